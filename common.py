@@ -27,6 +27,8 @@ import skimage.metrics
 from IPython.display import Image as PngImage
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 
 # ---- Import Keras without the backend's chatter --------------------------------------------------
@@ -123,7 +125,7 @@ def print_setup(epochs):
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {describe_backend()}")
     print(f"Epochs in this run: {epochs}")
     if quick_run():
-        print("Quick run (DENOISE_QUICK=1): few images and epochs, and every file goes to build/. "
+        print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
               "It shows that the notebook works, not what the network can do.")
 
 
@@ -260,7 +262,7 @@ def to_float(images):
 
 
 def to_uint8(images):
-    """Return float `images` of any shape, meant to lie in [0, 1], as uint8: clipped, then rounded."""
+    """Return float `images` of any shape as uint8: clipped to [0, 1], times 255, rounded."""
     return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
@@ -391,20 +393,20 @@ def train(model, data, *, epochs, batch_size, noise_std, seed):
 
 
 def describe_run(run):
-    """Return one line that says what a finished run was: epochs, data, result, date and device."""
+    """Return the text that says what a finished run was: epochs, data, device, date and result."""
     return (f"Trained for {count(len(run['loss']), 'epoch')} on {run['data']} "
-            f"({run['train_images']:,} images) in {duration(sum(run['seconds']))}, {run['date']}, "
-            f"{run['backend']}. Loss {run['loss'][-1]:.6f}, PSNR {run['psnr'][-1]:.2f} dB on "
+            f"({run['train_images']:,} images) in {duration(sum(run['seconds']))}\n"
+            f"on {run['date']} with {run['backend']}.\n"
+            f"Loss {run['loss'][-1]:.6f}; PSNR {run['psnr'][-1]:.2f} dB on "
             f"{run['monitored_images']:,} noisy test images.")
 
 
 def _stopped_message(run):
     if not run["loss"]:
-        return ("Stopped before the first epoch had finished: the network is untrained, and the "
-                "cells below show what that looks like. Set a smaller EPOCHS and run all cells "
-                "again.")
-    return (f"Stopped. The network is as it was after epoch {len(run['loss'])} of {run['epochs']}; "
-            "the cells below can use it. Run this cell again to go on from there.")
+        return ("Stopped before the first epoch had finished: the network is untrained.\n"
+                "Run this cell again, or set a smaller EPOCHS and run all cells again.")
+    return (f"Stopped. The network is as it was after epoch {len(run['loss'])} of {run['epochs']}: "
+            "the cells below can use it.\nRun this cell again to go on from there.")
 
 
 def _new_run(model, data, epochs, batch_size, noise_std, seed):
@@ -528,7 +530,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         text = (f"Epoch {self.epoch + 1}/{run['epochs']}, step {step:,}/{run['steps']:,}   "
                 f"loss {loss:.6f}   ")
         if run["psnr"]:
-            text += (f"PSNR {run['psnr'][-1]:.2f} dB on {run['monitored_images']:,} noisy test "
+            text += (f"\nPSNR {run['psnr'][-1]:.2f} dB on {run['monitored_images']:,} noisy test "
                      "images   ")
         if not done:
             return text
@@ -645,16 +647,14 @@ NETWORK_COLOUR = "#0072B2"
 def _new_figure(width, height, picture_format):
     """Start a pyplot figure, embedded as JPEG where it holds pictures, and as PNG elsewhere."""
     if IPython.get_ipython() is not None:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
         options = {"pil_kwargs": {"quality": 90}} if picture_format == "jpeg" else {}
         set_matplotlib_formats(picture_format, **options)
     return plt.figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=80)
 
 
-def _show_image(axes, image, title):
+def _show_image(axes, image, title, interpolation="nearest"):
     image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
-    axes.imshow(image, interpolation="nearest")
+    axes.imshow(image, interpolation=interpolation)
     axes.set_title(title, fontsize=11)
     axes.set_axis_off()
 
@@ -685,7 +685,8 @@ def _draw_curves(figure, run):
     right.axhline(run["noisy_psnr"], color=NOISY_COLOUR, ls="--", label="noisy input")
     right.set(title="PSNR: higher is better", xlabel="epoch", ylabel="PSNR (dB)")
     for axes in (left, right):
-        axes.set_xlim(0, max(1, np.ceil(steps[-1])))
+        axes.set_xlim(0, np.ceil(steps[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
 
@@ -720,7 +721,7 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
     """
     order = np.argsort(scores.image_psnr)
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-    figure = _new_figure(8, 8.2, "jpeg")
+    figure = _new_figure(7, 7.2, "jpeg")
     figure.suptitle(title)
     axes = figure.subplots(3, 3)
     for row, (name, i) in zip(axes, chosen.items()):
@@ -729,7 +730,7 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
         _show_image(row[2], denoised[i], f"denoised: {scores.image_psnr[i]:.1f} dB")
 
 
-def plot_picture(noisy, denoised, clean=None, zoom=(0.13, 0.33)):
+def plot_picture(noisy, denoised, clean=None, zoom=(0.12, 0.39)):
     """Draw a picture before and after denoising, what was removed, and a zoomed crop of each.
 
     `noisy`, `denoised` and, where there is one, `clean` are uint8, (height, width, 3). The crop is
@@ -750,6 +751,6 @@ def plot_picture(noisy, denoised, clean=None, zoom=(0.13, 0.33)):
     figure = _new_figure(3.2 * len(pictures), 6.9, "jpeg")
     axes = figure.subplots(2, len(pictures))
     for (whole, crop), (title, picture) in zip(axes.T, pictures.items()):
-        _show_image(whole, picture, title)
-        whole.add_patch(plt.Rectangle((left, top), size, size, fill=False, color="white", lw=1.5))
+        _show_image(whole, picture, title, interpolation="antialiased")
+        whole.add_patch(plt.Rectangle((left, top), size, size, fill=False, color="yellow", lw=2))
         _show_image(crop, picture[top:top + size, left:left + size], "")

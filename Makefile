@@ -1,0 +1,55 @@
+# make run         quick run of the three notebooks into build/, then a table of what came out
+# make test        unit tests, checks of the committed files, the notebooks re-executed with nbval
+# make notebooks   the real run, in place (EPOCHS=n for another count than the notebooks' 100)
+# make results     the table of the committed notebooks
+# make teeth       break the bundle in many ways and show that the tests notice
+
+PYTHON ?= python3
+NOTEBOOKS = Model1 Model2 Model3
+EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
+	--ExecutePreprocessor.record_timing=False
+
+.PHONY: run test notebooks results teeth
+.DELETE_ON_ERROR:
+
+run: .venv/installed
+	@rm -rf build
+	@for name in $(NOTEBOOKS); do \
+		echo "Quick run of $$name.ipynb …"; \
+		DENOISE_QUICK=1 $(EXECUTE) --output-dir build $$name.ipynb || exit 1; \
+	done
+	@.venv/bin/python tests/results.py build
+
+test: export DENOISE_QUICK = 1
+test: export DENOISE_DATA := $(or $(DENOISE_DATA),photos)
+test: .venv/installed
+	.venv/bin/ruff check .
+	rm -rf build/checkpoints
+	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
+
+notebooks: .venv/installed
+	@for name in $(NOTEBOOKS); do \
+		echo "Running $$name.ipynb …"; \
+		DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
+			&& mv build/real/$$name.ipynb $$name.ipynb || exit 1; \
+	done
+	@.venv/bin/python tests/results.py .
+
+results: .venv/installed
+	@.venv/bin/python tests/results.py .
+
+teeth: .venv/installed
+	.venv/bin/python tests/teeth.py
+
+.venv/installed: requirements.txt
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "No $(PYTHON) here: install Python 3.10 to 3.13, or name one: make PYTHON=python3.12"; \
+		exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "$$($(PYTHON) --version) will not do: TensorFlow needs Python 3.10 to 3.13."; \
+		echo "Install one of them and name it: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "This Python has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
