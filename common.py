@@ -188,22 +188,21 @@ def _read_npz(path):
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no npz file, or only part of one; {expected}.")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            missing = {"x_train", "x_test"} - set(arrays.files)
-            if missing:
-                raise DataError(f"{path} has no array {' and no '.join(sorted(missing))}; "
-                                f"{expected}.")
-            train, test = arrays["x_train"], arrays["x_test"]
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x_train", "x_test") if name in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); {expected}.") from error
-    for name, images in (("x_train", train), ("x_test", test)):
+    for name in ("x_train", "x_test"):
+        if name not in arrays:
+            raise DataError(f"{path} has no array {name}; {expected}.")
+        images = arrays[name]
         if images.dtype != np.uint8 or images.shape[1:] != (PATCH_SIZE, PATCH_SIZE, 3):
             raise DataError(f"{name} in {path} is {images.dtype} of shape {images.shape}; "
                             f"{expected}.")
         if not len(images):
             raise DataError(f"{name} in {path} is empty; {expected}.")
     name = "CIFAR-10" if path.stem.lower() in ("cifar10", "cifar-10") else path.stem
-    return Data(name, train, test)
+    return Data(name, arrays["x_train"], arrays["x_test"])
 
 
 def _keras_has_cifar10():
@@ -428,7 +427,10 @@ def _monitored_images(data, noise_std, seed):
 
 def _checkpoint_path(model, data, epochs, batch_size, noise_std, seed):
     """Name the checkpoint after everything that shapes the run, so that no other run finds it."""
-    shape = [model.get_config(), model.get_compile_config(), epochs, batch_size, noise_std, seed]
+    optimizer = keras.optimizers.serialize(model.optimizer)
+    del optimizer["config"]["name"]  # Keras counts: adam, adam_1, … each time the cell is run
+    shape = [model.get_config(), {**model.get_compile_config(), "optimizer": optimizer},
+             epochs, batch_size, noise_std, seed]
     key = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
     key.update(np.ascontiguousarray(data.train))
     key.update(np.ascontiguousarray(data.test))

@@ -1,0 +1,38 @@
+"""Settings of the whole test run, and what several test files use."""
+
+import pathlib
+import sys
+
+import matplotlib
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+matplotlib.use("Agg")
+
+import common  # noqa: E402
+import notebooks  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Do not let nbval compare stderr: drivers and libraries may warn on one machine alone."""
+    for item in items:
+        if hasattr(item.parent, "skip_compare"):
+            item.parent.skip_compare += ("stderr",)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Run each unit test in a folder of its own, without the variables of a quick run."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DENOISE_QUICK", "DENOISE_EPOCHS", "DENOISE_DATA", "DENOISE_CHECKPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    return common._photographs()
+
+
+@pytest.fixture(scope="module", params=notebooks.NAMES)
+def name(request):
+    return request.param

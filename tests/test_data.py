@@ -1,0 +1,185 @@
+"""Where the images come from, and what is said when they do not."""
+
+import io
+import socket
+
+import keras
+import numpy as np
+import pytest
+import skimage.data
+
+import common
+
+
+def arrays(train=6, test=4):
+    rng = np.random.default_rng(0)
+    return {f"{kind}_{part}": rng.integers(0, 256, shape, np.uint8)
+            for part, number in (("train", train), ("test", test))
+            for kind, shape in (("x", (number, 32, 32, 3)), ("y", (number, 1)))}
+
+
+def write_npz(path, **changes):
+    np.savez(path, **{name: array for name, array in {**arrays(), **changes}.items()
+                      if array is not None})
+    return path
+
+
+def test_named_npz_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("DENOISE_DATA", str(write_npz(tmp_path / "cifar10.npz")))
+    data = common.load_data()
+    np.testing.assert_array_equal(data.train, arrays()["x_train"])
+    np.testing.assert_array_equal(data.test, arrays()["x_test"])
+    assert str(data) == "CIFAR-10: 6 of 50,000 training images, 4 of 10,000 test images"
+
+
+def test_another_npz_goes_by_its_file_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("DENOISE_DATA", str(write_npz(tmp_path / "mine.npz")))
+    assert str(common.load_data()) == "mine: 6 training images, 4 test images"
+
+
+def truncated(path):
+    content = write_npz(path).read_bytes()
+    path.write_bytes(content[:len(content) // 2])
+
+
+def with_a_wrong_byte(path):
+    content = bytearray(write_npz(path).read_bytes())
+    content[5000] ^= 255
+    path.write_bytes(content)
+
+
+def with_pickled_objects(path):
+    write_npz(path, x_train=np.array([None, {}], dtype=object))
+
+
+def single_array(path):
+    buffer = io.BytesIO()
+    np.save(buffer, arrays()["x_train"])
+    path.write_bytes(buffer.getvalue())
+
+
+WRONG = {
+    "not there": (lambda path: None, "not a file"),
+    "a folder": (lambda path: path.mkdir(), "not a file"),
+    "empty": (lambda path: path.touch(), "no npz file"),
+    "text": (lambda path: path.write_text("labels, pixels\n"), "no npz file"),
+    "a single array": (single_array, "no npz file"),
+    "truncated": (truncated, "only part of one"),
+    "a wrong byte": (with_a_wrong_byte, "damaged"),
+    "pickled objects": (with_pickled_objects, "damaged"),
+    "no training images": (lambda path: write_npz(path, x_train=None), "no array x_train"),
+    "no test images": (lambda path: write_npz(path, x_test=None), "no array x_test"),
+    "float": (lambda path: write_npz(path, x_train=np.zeros((2, 32, 32, 3))),
+              r"x_train .* is float64 of shape \(2, 32, 32, 3\)"),
+    "channels first": (lambda path: write_npz(path, x_test=np.zeros((2, 3, 32, 32), np.uint8)),
+                       r"x_test .* is uint8 of shape \(2, 3, 32, 32\)"),
+    "grey": (lambda path: write_npz(path, x_test=np.zeros((2, 32, 32), np.uint8)), "x_test"),
+    "no images": (lambda path: write_npz(path, x_test=np.zeros((0, 32, 32, 3), np.uint8)),
+                  "x_test .* is empty"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_wrong_npz_is_refused_by_name_and_never_replaced(monkeypatch, tmp_path, fault):
+    make, reason = WRONG[fault]
+    path = tmp_path / "cifar10.npz"
+    make(path)
+    monkeypatch.setenv("DENOISE_DATA", str(path))
+    with pytest.raises(common.DataError, match=reason) as refusal:
+        common.load_data()
+    assert str(path) in str(refusal.value)
+    assert "expected an npz file with the arrays x_train and x_test" in str(refusal.value)
+
+
+def test_photographs_by_name(monkeypatch):
+    monkeypatch.setenv("DENOISE_DATA", "photos")
+    data = common.load_data()
+    assert data.name == "photographs"
+    for images in (data.train, data.test):
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (32, 32, 3)
+    np.testing.assert_array_equal(data.train, common.load_data().train)
+
+
+def occurs_in(patch, photo):
+    rows = np.lib.stride_tricks.sliding_window_view(photo, (32, 3), axis=(1, 2))[:, :, 0]
+    return (rows == patch[0]).all(axis=(2, 3)).any()
+
+
+def test_no_photograph_serves_two_purposes(photographs):
+    assert not set(common.TRAIN_PHOTOS) & set(common.TEST_PHOTOS)
+    assert "astronaut" not in common.TRAIN_PHOTOS + common.TEST_PHOTOS
+    chelsea, coffee = skimage.data.chelsea(), skimage.data.coffee()
+    assert occurs_in(photographs.test[0], chelsea)
+    assert occurs_in(photographs.train[0], coffee)
+    assert not occurs_in(photographs.train[0], chelsea)
+
+
+def keras_returns(train=8, test=4):
+    a = arrays(train, test)
+    return (a["x_train"], a["y_train"]), (a["x_test"], a["y_test"])
+
+
+def test_keras_is_asked_by_default_and_cannot_hang(monkeypatch):
+    timeouts = []
+
+    def load_data():
+        timeouts.append(socket.getdefaulttimeout())
+        return keras_returns(50_000, 10_000)
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
+    before = socket.getdefaulttimeout()
+    data = common.load_data()
+    assert str(data) == "CIFAR-10: 50,000 training images, 10,000 test images"
+    assert timeouts == [30]
+    assert socket.getdefaulttimeout() == before
+
+
+def test_failed_download_is_announced_and_replaced_by_photographs(monkeypatch, capsys):
+    def load_data():
+        raise Exception("URL fetch failure on https://example.org/cifar: None -- timed out")
+
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
+    assert common.load_data().name == "photographs"
+    warning = capsys.readouterr().out
+    assert "TRAINING ON PHOTOGRAPHS INSTEAD" in warning
+    assert "Keras's cache, then its download" in warning
+    assert "None -- timed out" in warning
+    assert "DENOISE_DATA" in warning
+
+
+def test_keras_really_fails_without_a_network(monkeypatch, tmp_path, capsys):
+    def no_route(*args, **kwargs):
+        raise OSError("Network is unreachable")
+
+    original = keras.utils.get_file
+    module = __import__(keras.datasets.cifar10.load_data.__module__, fromlist=["get_file"])
+    monkeypatch.setattr(socket, "create_connection", no_route)
+    monkeypatch.setattr(module, "get_file",
+                        lambda **arguments: original(**arguments, cache_dir=tmp_path))
+    assert common.load_data().name == "photographs"
+    assert "Network is unreachable" in capsys.readouterr().out
+
+
+def test_quick_run_downloads_nothing(monkeypatch, tmp_path):
+    def load_data():
+        pytest.fail("a quick run asked Keras for data that is not in its cache")
+
+    monkeypatch.setenv("DENOISE_QUICK", "1")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
+    data = common.load_data()
+    assert data.name == "photographs"
+    assert len(data.train) == common.QUICK_TRAIN_IMAGES
+    assert len(data.test) == common.QUICK_TEST_IMAGES
+
+
+def test_quick_run_takes_cached_cifar10(monkeypatch, tmp_path):
+    folder = tmp_path / "datasets" / "cifar-10-batches-py-target"
+    (folder / "cifar-10-batches-py").mkdir(parents=True)
+    (folder / "cifar-10-batches-py" / "test_batch").touch()
+    (tmp_path / "datasets" / "cifar-10-batches-py-target_archive").touch()
+    monkeypatch.setenv("DENOISE_QUICK", "1")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", keras_returns)
+    assert common.load_data().name == "CIFAR-10"

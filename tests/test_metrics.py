@@ -1,0 +1,59 @@
+"""Scales, noise and metrics."""
+
+import numpy as np
+import pytest
+
+import common
+
+
+def test_scales_are_clipped_and_rounded_but_never_stretched():
+    levels = np.arange(256, dtype=np.uint8)
+    assert common.to_float(levels).dtype == np.float32
+    np.testing.assert_array_equal(common.to_uint8(common.to_float(levels)), levels)
+    values = np.array([-3.0, -0.001, 0.3, 0.5004, 0.7, 1.0, 1.2])
+    np.testing.assert_array_equal(common.to_uint8(values), [0, 0, 76, 128, 178, 255, 255])
+    np.testing.assert_array_equal(common.to_uint8(np.array([0.4, 0.5])), [102, 128])
+
+
+def test_noise_has_the_strength_asked_for_and_is_not_clipped():
+    clean = np.zeros((50, 32, 32, 3), np.float32)
+    noise = common.add_noise(clean, 0.1, seed=3)
+    assert noise.dtype == np.float32
+    assert noise.std() == pytest.approx(0.1, rel=0.01)
+    assert noise.mean() == pytest.approx(0, abs=0.001)
+    assert noise.min() < -0.3
+    np.testing.assert_array_equal(noise, common.add_noise(clean, 0.1, seed=3))
+    assert not np.array_equal(noise, common.add_noise(clean, 0.1, seed=4))
+
+
+def test_the_first_images_get_the_same_noise_whatever_follows():
+    clean = np.zeros((20, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(common.add_noise(clean, 0.1, 0)[:5],
+                                  common.add_noise(clean[:5], 0.1, 0))
+
+
+def test_psnr_of_known_errors():
+    clean = np.full((4, 4, 3), 0.5, np.float32)
+    assert common.psnr(clean, clean + np.float32(0.1)) == pytest.approx(20, abs=1e-4)
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    assert common.psnr(grey, grey + np.uint8(51)) == pytest.approx(20 * np.log10(5))
+
+
+def test_score_tells_the_two_ways_to_average_apart():
+    clean = np.full((2, 16, 16, 3), 0.5, np.float32)
+    images = clean.copy()
+    images[0] += np.float32(0.1)
+    images[1] += np.float32(0.01)
+    scores = common.score(clean, images)
+    np.testing.assert_allclose(scores.image_psnr, [20, 40], atol=1e-3)
+    assert scores.psnr == pytest.approx(-10 * np.log10((0.01 + 0.0001) / 2), abs=1e-3)
+
+
+def test_ssim_is_one_for_equal_images_and_falls_with_noise(photographs):
+    clean = common.to_float(photographs.test[:4])
+    np.testing.assert_allclose(common.score(clean, clean + np.float32(1e-6)).image_ssim, 1,
+                               atol=1e-3)
+    weak, strong = (common.score(clean, common.add_noise(clean, std, 0)).image_ssim
+                    for std in (0.05, 0.2))
+    assert (strong < weak).all()
+    assert (weak < 0.95).all()

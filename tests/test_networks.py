@@ -1,0 +1,82 @@
+"""The three networks, as the notebooks' own cells build them, against the assignment."""
+
+import numpy as np
+import pytest
+
+import common
+import notebooks
+
+PARAMETERS = {"Model1": (114_307, 0), "Model2": (114_307, 0), "Model3": (114_819, 512)}
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    return notebooks.network(name)
+
+
+def layer_types(name):
+    block = {"Model3": ["Conv2D", "BatchNormalization", "ReLU"]}.get(name, ["Conv2D", "ReLU"])
+    skip = [] if name == "Model1" else ["Add"]
+    return ["InputLayer", "GaussianNoise", *block * 4, "Conv2D", *skip]
+
+
+def test_settings_are_the_assignments(name):
+    settings = notebooks.settings(name)
+    expected = {"NAME": name, "EPOCHS": 100, "BATCH_SIZE": 32, "NOISE_STD": 0.1,
+                "PICTURE": "noisy.png"}
+    assert {key: settings[key] for key in expected} == expected
+
+
+def test_layers(name, model):
+    assert [type(layer).__name__ for layer in model.layers] == layer_types(name)
+    assert model.input_shape == (None, None, None, 3)
+    assert model.layers[1].stddev == 0.1
+    convolutions = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"]
+    assert [layer.filters for layer in convolutions] == [64, 64, 64, 64, 3]
+    for layer in convolutions:
+        config = layer.get_config()
+        assert (config["kernel_size"], config["strides"]) == ((3, 3), (1, 1))
+        assert (config["padding"], config["use_bias"]) == ("same", True)
+        assert config["activation"] == "linear"
+
+
+def test_parameters(name, model):
+    trainable = sum(np.asarray(weight).size for weight in model.trainable_weights)
+    assert (trainable, model.count_params() - trainable) == PARAMETERS[name]
+
+
+def test_loss_is_the_mean_squared_error(model):
+    assert model.loss == "mse"
+
+
+def test_learning_rate_falls_to_zero(model):
+    schedule = model.optimizer._learning_rate
+    assert float(schedule(0)) == pytest.approx(1e-3)
+    assert float(schedule(common.steps_per_epoch(64, 32))) == pytest.approx(0, abs=1e-9)
+
+
+def test_skip_connection_starts_behind_the_noise(name):
+    model = notebooks.network(name)
+    last = [layer for layer in model.layers if type(layer).__name__ == "Conv2D"][-1]
+    last.set_weights([np.zeros_like(weight) for weight in last.get_weights()])
+    image = np.full((4, 32, 32, 3), 0.5, np.float32)
+    trained = np.asarray(model(image, training=True))
+    predicted = np.asarray(model(image, training=False))
+    if name == "Model1":
+        assert not trained.any() and not predicted.any()
+    else:
+        assert (trained - image).std() == pytest.approx(0.1, rel=0.05)
+        np.testing.assert_array_equal(predicted, image)
+
+
+def test_a_pixel_reaches_eleven_by_eleven(name):
+    model = notebooks.network(name)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0.1, 1, weight.shape) ** 2 for weight in model.get_weights()])
+    image = np.zeros((1, 21, 21, 3), np.float32)
+    lit = image.copy()
+    lit[0, 10, 10] = 1
+    changed = (np.asarray(model(lit)) != np.asarray(model(image))).any(axis=(0, 3))
+    expected = np.zeros((21, 21), bool)
+    expected[5:16, 5:16] = True
+    np.testing.assert_array_equal(changed, expected)

@@ -1,0 +1,105 @@
+"""The committed notebooks and pictures, as they lie here: executed, alike, from real runs."""
+
+import re
+from itertools import zip_longest
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import common
+import notebooks
+from notebooks import CHECKED, NAMES, ROOT, cells, code_cells, printed, tags
+
+
+def test_executed_from_top_to_bottom(name):
+    counts = [cell.execution_count for cell in code_cells(name)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_errors_and_no_warnings(name):
+    for cell in code_cells(name):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+            assert "warning" not in output.get("text", "").lower(), cell.source
+
+
+def test_enough_cells_are_compared_and_each_has_something_to_compare(name):
+    checked = [cell for cell in code_cells(name) if CHECKED in tags(cell)]
+    assert len(checked) >= 8
+    for cell in checked:
+        assert printed(cell).strip(), cell.source
+
+
+def test_recorded_run_is_a_real_one(name):
+    [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
+    found = re.search(r"Trained for ([\d,]+) epochs? on CIFAR-10 \(([\d,]+) images\)",
+                      printed(cell))
+    assert found, printed(cell)
+    epochs, images = (int(number.replace(",", "")) for number in found.groups())
+    assert epochs >= 1
+    assert images > 49_000
+    assert not any("Quick run" in printed(cell) for cell in code_cells(name))
+
+
+def test_live_display_left_its_last_state_alone(name):
+    [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
+    shown = [output for output in cell.outputs if output.output_type == "display_data"]
+    assert len(shown) == 2
+    assert sum("image/png" in output.data for output in shown) == 1
+
+
+def own_part(cell):
+    return "model" in tags(cell) or "model1-only" in tags(cell)
+
+
+def shared_cells(name):
+    found = []
+    for cell in cells(name):
+        if own_part(cell):
+            continue
+        source = re.sub(r"Model[123]", "ModelX", cell.source)
+        found.append((cell.cell_type, source, tags(cell)))
+    return found
+
+
+def test_notebooks_are_alike_but_for_their_networks():
+    for other in NAMES[1:]:
+        for this, that in zip_longest(shared_cells("Model1"), shared_cells(other)):
+            assert this == that, f"Model1 and {other} differ"
+        assert not any("model1-only" in tags(cell) for cell in cells(other))
+
+
+def test_layout(name):
+    titles = [line for cell in cells(name) if cell.cell_type == "markdown"
+              for line in cell.source.splitlines() if re.match("# ", line)]
+    assert len(titles) == 1 and titles[0].startswith(f"# {name}: ")
+    for cell in code_cells(name):
+        assert len(cell.source.splitlines()) <= 25, cell.source
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(name)]
+    assert np.median(lengths) <= 7
+    assert (ROOT / f"{name}.ipynb").stat().st_size < 3_000_000
+
+
+def test_no_path_of_one_machine(name):
+    assert not re.search(r"/(root|home|tmp|work|Users)/", (ROOT / f"{name}.ipynb").read_text())
+
+
+def test_picture_is_what_the_notebook_reports(name):
+    with Image.open(ROOT / f"{name}.png") as picture:
+        assert (picture.mode, picture.size) == ("RGB", (512, 512))
+        pixels = np.array(picture)
+    _, rows = notebooks.results(name)
+    before, after = map(float, rows["noisy.png"])
+    clean = common.clean_picture()
+    assert common.psnr(clean, pixels) == pytest.approx(after, abs=0.0051)
+    assert common.psnr(clean, common.noisy_picture()) == pytest.approx(before, abs=0.0051)
+
+
+def test_results_in_the_readme_are_the_notebooks():
+    readme = (ROOT / "README.md").read_text()
+    found = [notebooks.results(name)[1] for name in NAMES]
+    for row in found[0]:
+        figures = [found[0][row][0], *(rows[row][1] for rows in found)]
+        assert f"| {' | '.join(figures)} |" in readme, f"{row}: {figures}"

@@ -1,0 +1,51 @@
+"""The environment variables that redirect a notebook."""
+
+import pathlib
+
+import pytest
+
+import common
+
+
+def test_without_variables_the_run_is_the_real_one():
+    assert not common.quick_run()
+    assert common.planned_epochs(100) == 100
+    assert common.output_path("Model1.png") == pathlib.Path("Model1.png")
+    assert common.checkpoint_folder() == pathlib.Path("checkpoints")
+
+
+def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
+    monkeypatch.setenv("DENOISE_EPOCHS", "7")
+    assert common.planned_epochs(100) == 7
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "2.5", "ten", "1e2"])
+def test_epochs_that_are_no_count_are_refused(monkeypatch, value):
+    monkeypatch.setenv("DENOISE_EPOCHS", value)
+    with pytest.raises(ValueError, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
+        common.planned_epochs(100)
+
+
+def test_a_fraction_in_the_settings_cell_is_refused():
+    with pytest.raises(ValueError, match="whole number"):
+        common.planned_epochs(2.5)
+
+
+def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("DENOISE_QUICK", "1")
+    monkeypatch.setenv("DENOISE_EPOCHS", "50")
+    monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
+    assert common.planned_epochs(100) == common.QUICK_EPOCHS
+    assert common.output_path("Model1.png") == pathlib.Path("build/Model1.png")
+    assert common.checkpoint_folder() == pathlib.Path("build/checkpoints")
+
+
+def test_a_misspelt_quick_is_refused(monkeypatch):
+    monkeypatch.setenv("DENOISE_QUICK", "yes")
+    with pytest.raises(ValueError, match="DENOISE_QUICK is 'yes'"):
+        common.quick_run()
+
+
+def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
+    assert common.checkpoint_folder() == tmp_path / "drive"
