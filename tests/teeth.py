@@ -1,0 +1,114 @@
+"""Show that the tests bite: break a copy of the bundle in one way after another and run them.
+
+Usage: python tests/teeth.py [WORD]   (only the faults whose name contains WORD)
+Prints which test caught each fault, and exits with 1 if one went by unnoticed.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from notebooks import NAMES, ROOT
+from PIL import Image
+
+
+def in_file(name, old, new):
+    """Return a fault that replaces `old` by `new` in the file `name`."""
+    def apply(folder):
+        text = (folder / name).read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {name}"
+        (folder / name).write_text(text.replace(old, new))
+    return apply
+
+
+def in_notebook(old, new, names=NAMES):
+    """Return a fault that replaces `old` by `new` in one code cell of each of the notebooks."""
+    def apply(folder):
+        for name in names:
+            notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+            cells = [cell for cell in notebook.cells
+                     if cell.cell_type == "code" and old in cell.source]
+            assert len(cells) == 1, f"{old!r} stands in {len(cells)} cells of {name}"
+            cells[0].source = cells[0].source.replace(old, new)
+            nbformat.write(notebook, folder / f"{name}.ipynb")
+    return apply
+
+
+def alter_one_pixel(folder):
+    with Image.open(folder / "noisy.png") as picture:
+        red, green, blue = picture.getpixel((100, 200))
+        picture.putpixel((100, 200), (red ^ 1, green, blue))
+        picture.save(folder / "noisy.png")
+
+
+def forget_outputs(folder):
+    notebook = nbformat.read(folder / "Model2.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, folder / "Model2.ipynb")
+
+
+SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'
+NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(x)'
+CLIP = "np.round(np.clip(images, 0, 1) * 255)"
+STRETCH = "np.round((images - images.min()) / np.ptp(images) * 255)"
+FAULTS = {
+    "the noise layer's 0.1 becomes 0.2": in_notebook("GaussianNoise(NOISE_STD", "GaussianNoise(0.2"),
+    "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
+    "batch norm is dropped from Model3": in_notebook(NORM, "", ["Model3"]),
+    "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
+    "the batch becomes 64": in_notebook("BATCH_SIZE = 32", "BATCH_SIZE = 64"),
+    "evaluation forgets the noise": in_notebook("predict(noisy_test", "predict(clean_test"),
+    "the PNG is written without clipping": in_file("common.py", CLIP, "np.round(images * 255)"),
+    "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
+    "noisy.png is altered in one pixel": alter_one_pixel,
+    "a notebook is committed without outputs": forget_outputs,
+    "a shared cell is edited in one notebook": in_notebook(
+        "print(data)", "print(data, end='\\n')", ["Model3"]),
+}
+
+
+def copy_tree(folder):
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True,
+                           check=True).stdout.split("\0")
+    for name in filter(None, files):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+
+
+def run_tests(folder):
+    """Run the suite in `folder`. Returns the name of the test that failed first, or None."""
+    environment = {**os.environ, "DENOISE_QUICK": "1"}
+    environment.setdefault("DENOISE_DATA", "photos")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--nbval-lax", "--nbval-current-env",
+               "tests", *(f"{name}.ipynb" for name in NAMES)]
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if process.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", process.stdout, re.MULTILINE)
+    return failed[1] if failed else process.stdout[-2000:]
+
+
+def check(name, fault):
+    """Run the tests on a copy with `fault`. Returns whether they did what they should."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy_tree(Path(folder))
+        if fault:
+            fault(Path(folder))
+        failed = run_tests(folder)
+    verdict = f"caught by {failed}" if failed else "passes"
+    print(f"{name:42} {verdict}", flush=True)
+    return bool(failed) == bool(fault)
+
+
+if __name__ == "__main__":
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    good = [check(name, fault) for name, fault in {"nothing is broken": None, **FAULTS}.items()
+            if word in name]
+    sys.exit(not (good and all(good)))
