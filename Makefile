@@ -13,10 +13,11 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR 
 .DELETE_ON_ERROR:
 
 run: .venv/installed
-	@rm -rf build
+	@rm -rf build && mkdir build
 	@for name in $(NOTEBOOKS); do \
 		echo "Quick run of $$name.ipynb …"; \
-		DENOISE_QUICK=1 $(EXECUTE) --output-dir build $$name.ipynb || exit 1; \
+		DENOISE_QUICK=1 $(EXECUTE) --output-dir build $$name.ipynb 2>build/$$name.log \
+			|| { cat build/$$name.log; exit 1; }; \
 	done
 	@.venv/bin/python tests/results.py build
 
@@ -28,10 +29,12 @@ test: .venv/installed
 	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
 notebooks: .venv/installed
+	@mkdir -p build/real
 	@for name in $(NOTEBOOKS); do \
 		echo "Running $$name.ipynb …"; \
 		DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
-			&& mv build/real/$$name.ipynb $$name.ipynb || exit 1; \
+			2>build/real/$$name.log || { cat build/real/$$name.log; exit 1; }; \
+		mv build/real/$$name.ipynb $$name.ipynb; \
 	done
 	@.venv/bin/python tests/results.py .
 

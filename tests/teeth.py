@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from notebooks import NAMES, ROOT
 from PIL import Image
+
+from notebooks import NAMES, ROOT
 
 
 def in_file(name, old, new):
@@ -59,7 +60,7 @@ NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(
 CLIP = "np.round(np.clip(images, 0, 1) * 255)"
 STRETCH = "np.round((images - images.min()) / np.ptp(images) * 255)"
 FAULTS = {
-    "the noise layer's 0.1 becomes 0.2": in_notebook("GaussianNoise(NOISE_STD", "GaussianNoise(0.2"),
+    "the noise layer's 0.1 becomes 0.2": in_notebook("GaussianNoise(NOISE", "GaussianNoise(2*NOISE"),
     "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
     "batch norm is dropped from Model3": in_notebook(NORM, "", ["Model3"]),
     "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
