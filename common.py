@@ -553,7 +553,11 @@ class _LiveDisplay(keras.callbacks.Callback):
             print(text)
 
     def show_curves(self):
-        if self.in_notebook and self.run["curve"]:
+        if not self.in_notebook:
+            return
+        if not self.run["curve"]:
+            self.curves.update({"text/plain": ""}, raw=True)
+        else:
             figure = Figure(figsize=(9, 2.6), layout="constrained")
             _draw_curves(figure, self.run)
             png = io.BytesIO()
@@ -689,6 +693,7 @@ def _draw_curves(figure, run):
     for axes in (left, right):
         axes.set_xlim(0, np.ceil(steps[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.margins(y=0.08)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
 

@@ -60,7 +60,7 @@ NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(
 CLIP = "np.round(np.clip(images, 0, 1) * 255)"
 STRETCH = "np.round((images - images.min()) / np.ptp(images) * 255)"
 FAULTS = {
-    "the noise layer's 0.1 becomes 0.2": in_notebook("GaussianNoise(NOISE", "GaussianNoise(2*NOISE"),
+    "the noise layer's 0.1 becomes 0.2": in_notebook("Noise(NOISE_STD", "Noise(2 * NOISE_STD"),
     "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
     "batch norm is dropped from Model3": in_notebook(NORM, "", ["Model3"]),
     "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
