@@ -81,17 +81,16 @@ def planned_epochs(epochs):
     """Return the number of epochs to train: `epochs`, or what the environment asks for instead.
 
     DENOISE_EPOCHS replaces `epochs`; a quick run caps it at QUICK_EPOCHS.
-    Raises ValueError unless the result is a whole number of at least 1.
+    Raises ValueError unless the number is a whole one of at least 1.
     """
-    value = os.environ.get("DENOISE_EPOCHS") or epochs
-    try:
-        epochs = int(value)
-    except ValueError:
-        epochs = 0
-    if epochs < 1 or str(epochs) != str(value).strip():
+    value = str(os.environ.get("DENOISE_EPOCHS") or epochs)
+    if not value.isdecimal() or int(value) < 1:
         raise ValueError(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {value!r}; "
                          "it must be a whole number of at least 1.")
-    return min(epochs, QUICK_EPOCHS) if quick_run() else epochs
+    planned = min(int(value), QUICK_EPOCHS) if quick_run() else int(value)
+    print(f"Epochs in this run: {planned}"
+          + (f" (a full run has {epochs})" if planned != epochs else ""))
+    return planned
 
 
 def output_path(name):
@@ -120,10 +119,9 @@ def describe_backend():
     return f"Keras {keras.__version__} on {backend} {version}, {device}"
 
 
-def print_setup(epochs):
-    """Print the versions, the device and the kind of run."""
+def print_setup():
+    """Print the versions, the device and, if it is a quick one, the kind of run."""
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {describe_backend()}")
-    print(f"Epochs in this run: {epochs}")
     if quick_run():
         print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
               "It shows that the notebook works, not what the network can do.")
@@ -498,7 +496,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         if finished:
             self.show_curves()
         if finished == self.run["epochs"]:
-            print(f"This run has finished before; delete {path} to train it anew.")
+            print(f"Found this run, finished, in {path}. Delete that file to train anew.")
         elif finished:
             print(f"Going on after epoch {finished} of {self.run['epochs']}, from {path}.")
 
@@ -658,9 +656,9 @@ def _new_figure(width, height, picture_format):
     return plt.figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=80)
 
 
-def _show_image(axes, image, title, interpolation="nearest"):
+def _show_image(axes, image, title):
     image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
-    axes.imshow(image, interpolation=interpolation)
+    axes.imshow(image, interpolation="nearest")
     axes.set_title(title, fontsize=11)
     axes.set_axis_off()
 
@@ -758,6 +756,6 @@ def plot_picture(noisy, denoised, clean=None, zoom=(0.12, 0.39)):
     figure = _new_figure(3.2 * len(pictures), 6.9, "jpeg")
     axes = figure.subplots(2, len(pictures))
     for (whole, crop), (title, picture) in zip(axes.T, pictures.items()):
-        _show_image(whole, picture, title, interpolation="antialiased")
+        _show_image(whole, picture, title)
         whole.add_patch(plt.Rectangle((left, top), size, size, fill=False, color="yellow", lw=2))
         _show_image(crop, picture[top:top + size, left:left + size], "")
