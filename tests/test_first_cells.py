@@ -17,6 +17,7 @@ def upload():
 files.upload = upload
 colab = types.ModuleType("google.colab")
 colab.files = files
+colab.output = types.ModuleType("google.colab.output")  # JAX looks for it
 sys.modules.update({{"google.colab": colab, "google.colab.files": files}})
 """
 
