@@ -25,14 +25,13 @@ test: export DENOISE_QUICK = 1
 test: export DENOISE_DATA := $(or $(DENOISE_DATA),photos)
 test: .venv/installed
 	.venv/bin/ruff check .
-	rm -rf build/checkpoints
 	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
 notebooks: .venv/installed
 	@mkdir -p build/real
 	@for name in $(NOTEBOOKS); do \
 		echo "Running $$name.ipynb …"; \
-		DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
+		DENOISE_QUICK= DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
 			2>build/real/$$name.log || { cat build/real/$$name.log; exit 1; }; \
 		mv build/real/$$name.ipynb $$name.ipynb; \
 	done

@@ -29,7 +29,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from PIL import Image
+from PIL import Image, ImageOps
 
 # ---- Import Keras without the backend's chatter --------------------------------------------------
 
@@ -78,7 +78,7 @@ def quick_run():
 
 
 def planned_epochs(epochs):
-    """Return the number of epochs to train: `epochs`, or what the environment asks for instead.
+    """Return and print the number of epochs to train: `epochs`, or what the environment asks for.
 
     DENOISE_EPOCHS replaces `epochs`; a quick run caps it at QUICK_EPOCHS.
     Raises ValueError unless the number is a whole one of at least 1.
@@ -157,10 +157,10 @@ class Data(NamedTuple):
 def load_data():
     """Load the images to train and test on.
 
-    The environment variable DENOISE_DATA names an npz file, or is the word "photos": 32×32
-    patches of photographs that scikit-image installs. Without it, CIFAR-10 comes from Keras: from
-    its cache or, unless the run is a quick one, from the network; where that fails, the
-    photographs take its place and a framed warning says so.
+    The environment variable DENOISE_DATA names an npz file with the arrays x_train and x_test, or
+    is the word "photos": 32×32 patches of photographs that scikit-image installs. Without it,
+    CIFAR-10 comes from Keras: from its cache or, unless the run is a quick one, from the network;
+    where that fails, the photographs take its place and a framed warning says so.
 
     Returns a Data. Raises DataError if the named npz is not what it should be.
     """
@@ -188,12 +188,12 @@ def _read_npz(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x_train", "x_test") if name in file.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); {expected}.") from error
     for name in ("x_train", "x_test"):
         if name not in arrays:
             raise DataError(f"{path} has no array {name}; {expected}.")
-        images = arrays[name]
+        images = np.asarray(arrays[name])
         if images.dtype != np.uint8 or images.shape[1:] != (PATCH_SIZE, PATCH_SIZE, 3):
             raise DataError(f"{name} in {path} is {images.dtype} of shape {images.shape}; "
                             f"{expected}.")
@@ -205,8 +205,9 @@ def _read_npz(path):
 
 def _keras_has_cifar10():
     home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
-    return any(home.glob("cifar-10-batches-py-target_archive")) and any(
-        home.glob("cifar-10-batches-py-target/cifar-10-batches-py/test_batch"))
+    archive = home / "cifar-10-batches-py-target_archive"  # Keras downloads unless it is there
+    batch = home / "cifar-10-batches-py-target" / "cifar-10-batches-py" / "test_batch"
+    return archive.exists() and batch.exists()
 
 
 def _cifar10_or_photographs():
@@ -221,7 +222,7 @@ def _cifar10_or_photographs():
             "Tried: keras.datasets.cifar10.load_data(), that is Keras's cache, then its download.",
             f"Reason: {error}",
             "The figures below are not CIFAR-10's. To give the data by hand, save it as an npz",
-            "file with the arrays x_train, y_train, x_test and y_test (uint8, 32×32×3), set the",
+            "file with the arrays x_train and x_test (uint8, number × 32 × 32 × 3), set the",
             "environment variable DENOISE_DATA to its path, and run all cells again.")
         return _photographs()
     finally:
@@ -353,15 +354,20 @@ def train(model, data, *, epochs, batch_size, noise_std, seed):
 
     Returns the run: a dict with the settings, the data's name, backend, device and date, and the
     lists loss, psnr (dB), learning_rate and seconds (one value an epoch) and curve (pairs of
-    epoch, as a fraction, and loss).
+    epoch, as a fraction, and loss). Raises RuntimeError for a network that another run has trained.
     """
-    path = _checkpoint_path(model, data, epochs, batch_size, noise_std, seed)
-    run = _new_run(model, data, epochs, batch_size, noise_std, seed)
-    clean, noisy = _monitored_images(data, noise_std, seed)
+    settings = {"epochs": epochs, "batch_size": batch_size, "noise_std": noise_std, "seed": seed}
+    clean = to_float(data.test[:MONITORED_IMAGES])
+    noisy = add_noise(clean, noise_std, seed)
+    path = _checkpoint_path(model, data, settings)
     model.optimizer.build(model.trainable_variables)
     if path.exists():
         run, variables = _read_checkpoint(path)
         _restore(model, variables)
+    else:
+        _require_untrained(model, path)
+        run = _new_run(model, data, settings, psnr(clean, noisy))
+    model.run_name = path.name
     live = _LiveDisplay(run)
     live.announce_start(path)
     kept = _snapshot(model, run)
@@ -379,9 +385,8 @@ def train(model, data, *, epochs, batch_size, noise_std, seed):
             _write_checkpoint(path, kept)
             live.show_curves()
     except KeyboardInterrupt:
-        run, variables = json.loads(kept["run"]), kept
-        _restore(model, variables)
-        live.run = run
+        run = live.run = json.loads(kept["run"])
+        _restore(model, kept)
         live.show_curves()
         live.show_status(_stopped_message(run))
         return run
@@ -406,30 +411,31 @@ def _stopped_message(run):
             "the cells below can use it.\nRun this cell again to go on from there.")
 
 
-def _new_run(model, data, epochs, batch_size, noise_std, seed):
+def _new_run(model, data, settings, noisy_psnr):
     return {
         "model": model.name, "data": data.name, "train_images": len(data.train),
-        "monitored_images": min(MONITORED_IMAGES, len(data.test)),
-        "epochs": epochs, "batch_size": batch_size, "noise_std": noise_std, "seed": seed,
-        "steps": steps_per_epoch(len(data.train), batch_size),
+        "monitored_images": min(MONITORED_IMAGES, len(data.test)), **settings,
+        "steps": steps_per_epoch(len(data.train), settings["batch_size"]),
         "backend": describe_backend(), "date": datetime.date.today().isoformat(),
-        "noisy_psnr": psnr(*_monitored_images(data, noise_std, seed)),
+        "noisy_psnr": noisy_psnr,
         "loss": [], "psnr": [], "learning_rate": [], "seconds": [], "curve": [],
     }
 
 
-def _monitored_images(data, noise_std, seed):
-    clean = to_float(data.test[:MONITORED_IMAGES])
-    return clean, add_noise(clean, noise_std, seed)
+def _require_untrained(model, path):
+    """Raise RuntimeError if a new run would start from weights that another one has trained."""
+    if getattr(model, "run_name", path.name) != path.name or int(model.optimizer.iterations):
+        raise RuntimeError("This network has been trained before, in another run. To train anew, "
+                           "run the cell that builds it and all cells after that one.")
 
 
-def _checkpoint_path(model, data, epochs, batch_size, noise_std, seed):
+def _checkpoint_path(model, data, settings):
     """Name the checkpoint after everything that shapes the run, so that no other run finds it."""
     optimizer = keras.optimizers.serialize(model.optimizer)
     del optimizer["config"]["name"]  # Keras counts: adam, adam_1, … each time the cell is run
-    shape = [model.get_config(), {**model.get_compile_config(), "optimizer": optimizer},
-             epochs, batch_size, noise_std, seed]
-    key = hashlib.sha256(json.dumps(shape, sort_keys=True, default=str).encode())
+    compiled = {**model.get_compile_config(), "optimizer": optimizer}
+    shape = json.dumps([model.get_config(), compiled, settings], sort_keys=True)
+    key = hashlib.sha256(shape.encode())
     key.update(np.ascontiguousarray(data.train))
     key.update(np.ascontiguousarray(data.test))
     return checkpoint_folder() / f"{model.name}-{key.hexdigest()[:16]}.npz"
@@ -496,7 +502,8 @@ class _LiveDisplay(keras.callbacks.Callback):
         if finished:
             self.show_curves()
         if finished == self.run["epochs"]:
-            print(f"Found this run, finished, in {path}. Delete that file to train anew.")
+            print(f"Found this run, finished, in {path}.\n"
+                  "To train anew, delete that file and run all cells again.")
         elif finished:
             print(f"Going on after epoch {finished} of {self.run['epochs']}, from {path}.")
 
@@ -607,22 +614,23 @@ def noisy_picture():
 def open_picture(name):
     """Read the picture file `name`. Returns uint8, (height, width, 3).
 
-    A missing noisy.png is made anew. Raises PictureError, which says what to do, for a file that
-    is missing, is no picture, or is not 8-bit RGB.
+    A missing noisy.png is made anew. A photograph is turned upright as its EXIF data say. Raises
+    PictureError, which says what to do, for a file that is missing, no picture, or not 8-bit RGB.
     """
     path = pathlib.Path(name)
-    if path.name == NOISY_PICTURE and not path.exists():
+    if str(name) == NOISY_PICTURE and not path.exists():
         save_picture(noisy_picture(), path)
     if not path.is_file():
         raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: "
                            "put it there, or change PICTURE in the settings cell.")
     try:
         with Image.open(path) as picture:
-            if picture.mode != "RGB":
+            bits = 16 if ";16" in str(picture.tile) else 8  # Pillow would open 16 bits as 8
+            if (picture.mode, bits) != ("RGB", 8):
                 raise PictureError(
-                    f"{name} has the colour mode {picture.mode}, and these networks take RGB. "
-                    f'Convert it: PIL.Image.open("{name}").convert("RGB").save("rgb.png")')
-            return np.array(picture)
+                    f"{name} is {picture.mode} with {bits} bits, not 8-bit RGB. Convert it: "
+                    f'PIL.Image.open("{name}").convert("RGB").save("rgb.png")')
+            return np.array(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(f"{name} cannot be read as a picture: {error}") from error
 
@@ -735,10 +743,10 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
         _show_image(row[2], denoised[i], f"denoised: {scores.image_psnr[i]:.1f} dB")
 
 
-def plot_picture(noisy, denoised, clean=None, zoom=(0.12, 0.39)):
+def plot_picture(noisy, denoised, clean, title, zoom=(0.12, 0.39)):
     """Draw a picture before and after denoising, what was removed, and a zoomed crop of each.
 
-    `noisy`, `denoised` and, where there is one, `clean` are uint8, (height, width, 3). The crop is
+    `noisy`, `denoised` and, unless it is None, `clean` are uint8, (height, width, 3). The crop is
     a fifth of the picture's shorter side; `zoom` is where its top left corner lies, as fractions
     of height and width.
     """
@@ -753,7 +761,8 @@ def plot_picture(noisy, denoised, clean=None, zoom=(0.12, 0.39)):
     height, width = noisy.shape[:2]
     size = max(1, min(height, width) // 5)
     top, left = int(zoom[0] * (height - size)), int(zoom[1] * (width - size))
-    figure = _new_figure(3.2 * len(pictures), 6.9, "jpeg")
+    figure = _new_figure(3.2 * len(pictures), 7.1, "jpeg")
+    figure.suptitle(title)
     axes = figure.subplots(2, len(pictures))
     for (whole, crop), (title, picture) in zip(axes.T, pictures.items()):
         _show_image(whole, picture, title)

@@ -1,6 +1,7 @@
 """Settings of the whole test run, and what several test files use."""
 
 import pathlib
+import shutil
 import sys
 
 import matplotlib
@@ -11,6 +12,12 @@ matplotlib.use("Agg")
 
 import common  # noqa: E402
 import notebooks  # noqa: E402
+
+
+def pytest_sessionstart():
+    """Let a quick run of the notebooks begin without checkpoints."""
+    if common.quick_run():
+        shutil.rmtree(notebooks.ROOT / "build" / "checkpoints", ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -2,6 +2,8 @@
 
 import io
 import socket
+import tarfile
+import zipfile
 
 import keras
 import numpy as np
@@ -52,6 +54,19 @@ def with_pickled_objects(path):
     write_npz(path, x_train=np.array([None, {}], dtype=object))
 
 
+def zip_of_text(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train", "0, 1, 2")
+        archive.writestr("x_test", "0, 1, 2")
+
+
+def encrypted(path):
+    content = bytearray(write_npz(path).read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+
+
 def single_array(path):
     buffer = io.BytesIO()
     np.save(buffer, arrays()["x_train"])
@@ -66,6 +81,8 @@ WRONG = {
     "a single array": (single_array, "no npz file"),
     "truncated": (truncated, "only part of one"),
     "a wrong byte": (with_a_wrong_byte, "damaged"),
+    "encrypted": (encrypted, "damaged"),
+    "a zip of text": (zip_of_text, r"x_train .* is \|S7 of shape \(\)"),
     "pickled objects": (with_pickled_objects, "damaged"),
     "no training images": (lambda path: write_npz(path, x_train=None), "no array x_train"),
     "no test images": (lambda path: write_npz(path, x_test=None), "no array x_test"),
@@ -174,12 +191,29 @@ def test_quick_run_downloads_nothing(monkeypatch, tmp_path):
     assert len(data.test) == common.QUICK_TEST_IMAGES
 
 
+def let_keras_download(archive, home, monkeypatch):
+    """Let Keras put `archive` into its cache below `home`, as if it were CIFAR-10's."""
+    original = keras.utils.get_file
+    module = __import__(keras.datasets.cifar10.load_data.__module__, fromlist=["get_file"])
+    home.mkdir()
+
+    def get_file(**arguments):
+        arguments.update(origin=archive.as_uri(), cache_dir=home, file_hash=None)
+        original(**arguments)
+        raise StopIteration
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "get_file", get_file)
+        with pytest.raises(StopIteration):
+            keras.datasets.cifar10.load_data()
+
+
 def test_quick_run_takes_cached_cifar10(monkeypatch, tmp_path):
-    folder = tmp_path / "datasets" / "cifar-10-batches-py-target"
-    (folder / "cifar-10-batches-py").mkdir(parents=True)
-    (folder / "cifar-10-batches-py" / "test_batch").touch()
-    (tmp_path / "datasets" / "cifar-10-batches-py-target_archive").touch()
+    (tmp_path / "test_batch").touch()
+    with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "test_batch", "cifar-10-batches-py/test_batch")
+    let_keras_download(tmp_path / "cifar.tar.gz", tmp_path / "home", monkeypatch)
     monkeypatch.setenv("DENOISE_QUICK", "1")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", keras_returns)
     assert common.load_data().name == "CIFAR-10"

@@ -1,6 +1,8 @@
 """Pictures as files: noisy.png, reading, denoising, writing."""
 
 import errno
+import struct
+import zlib
 
 import keras
 import numpy as np
@@ -71,15 +73,36 @@ def test_full_disk_leaves_the_old_picture_and_no_remains(monkeypatch, tmp_path):
     np.testing.assert_array_equal(common.open_picture(tmp_path / "out.png"), old)
 
 
+def sixteen_bit_png():
+    """Return a PNG file of one pixel with 16 bits a channel, which Pillow cannot write."""
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b""))
+
+
+def test_photograph_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=exif)
+    assert common.open_picture("photo.jpg").shape == (40, 30, 3)
+
+
 def test_pictures_that_cannot_be_used_are_refused_by_name(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     whole = (ROOT / "noisy.png").read_bytes()
     (tmp_path / "part.png").write_bytes(whole[:len(whole) // 2])
     Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
+    (tmp_path / "deep.png").write_bytes(sixteen_bit_png())
     for name, reason in [("missing.png", "no picture missing.png in .*settings cell"),
                          (".", "no picture"),
                          ("text.png", "text.png cannot be read"),
                          ("part.png", "part.png cannot be read"),
-                         ("alpha.png", r'colour mode RGBA.*convert\("RGB"\)')]:
+                         ("alpha.png", r'RGBA with 8 bits.*convert\("RGB"\)'),
+                         ("deep.png", "RGB with 16 bits"),
+                         ("no_such/noisy.png", "no picture no_such/noisy.png")]:
         with pytest.raises(common.PictureError, match=reason):
             common.open_picture(name)

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -58,6 +59,8 @@ def test_input_and_target_are_the_clean_images(data):
     assert 0 <= inputs.min() < 0.5 < inputs.max() <= 1
 
 
+@pytest.mark.skipif(any("cpu" not in device for device in common.DEVICES),
+                    reason="on a GPU, sums are not repeated bit by bit")
 def test_stopped_run_goes_on_and_ends_like_one_that_was_not(monkeypatch, tmp_path, data, capsys):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "whole"))
     whole = notebooks.network("Model3")
@@ -110,18 +113,43 @@ def test_finished_run_is_not_trained_again(monkeypatch, data, capsys):
 
 
 def test_every_setting_names_a_checkpoint_of_its_own(data):
-    def path(name="Model2", data=data, loss="mse", **changes):
-        model = notebooks.network(name)
-        model.compile(optimizer=model.optimizer, loss=loss)
-        return common._checkpoint_path(model, data, *{**SETTINGS, **changes}.values())
+    def path(name="Model2", data=data, loss="mse", rate=1e-3, model=None, **changes):
+        model = model or notebooks.network(name)
+        schedule = keras.optimizers.schedules.CosineDecay(rate, 100)
+        model.compile(optimizer=keras.optimizers.Adam(schedule), loss=loss)
+        return common._checkpoint_path(model, data, {**SETTINGS, **changes})
 
+    source = notebooks.network("Model2")
+    shallower = keras.Model(source.input, source.get_layer("conv4").output, name="Model2")
     other_data = data._replace(train=data.train[::-1])
     other_test = data._replace(test=data.test[::-1])
     paths = [path(), path("Model1"), path("Model3"), path(data=other_data), path(data=other_test),
              path(loss="mae"), path(epochs=3), path(batch_size=16), path(noise_std=0.2),
-             path(seed=1)]
+             path(seed=1), path(rate=2e-3), path(model=shallower)]
     assert len(set(paths)) == len(paths)
     assert path() == paths[0]
+
+
+def test_trained_network_is_not_taken_for_a_fresh_one(data):
+    model = notebooks.network("Model2")
+    common.train(model, data, **SETTINGS)
+    with pytest.raises(RuntimeError, match="run the cell that builds it"):
+        common.train(model, data, **{**SETTINGS, "epochs": 3})
+    for path in common.checkpoint_folder().iterdir():
+        path.unlink()
+    with pytest.raises(RuntimeError, match="run the cell that builds it"):
+        common.train(model, data, **SETTINGS)
+    model.compile(optimizer="adam", loss="mse")
+    with pytest.raises(RuntimeError, match="run the cell that builds it"):
+        common.train(model, data, **SETTINGS)
+
+
+def test_run_stopped_in_its_first_epoch_can_start_again(monkeypatch, data):
+    model = notebooks.network("Model2")
+    with monkeypatch.context() as patch:
+        stop_training_in(patch, epoch=0, step=1)
+        common.train(model, data, **SETTINGS)
+    assert len(common.train(model, data, **SETTINGS)["loss"]) == 2
 
 
 def test_failed_checkpoint_leaves_the_last_good_one(monkeypatch, data):
@@ -179,6 +207,28 @@ def test_display_shows_the_time_left_and_how_to_shorten_hours():
 def test_display_does_not_advise_on_short_runs():
     text = display_at(epochs=1, step=11, seconds_a_step=0.25)
     assert text.endswith("4 min left")
+
+
+class Handle:
+    """Stands in for IPython's handle of a display that can be updated."""
+
+    def __init__(self):
+        self.updates = []
+
+    def update(self, content, raw=False):
+        self.updates.append(content["text/plain"] if raw else content)
+
+
+def test_display_in_a_notebook_ends_with_the_result_and_the_curves(monkeypatch, data):
+    handles = []
+    monkeypatch.setattr(common.IPython, "get_ipython", lambda: True)
+    monkeypatch.setattr(common, "display", lambda *a, **k: handles.append(Handle()) or handles[-1])
+    run = common.train(notebooks.network("Model1"), data, **SETTINGS)
+    status, curves = handles
+    assert status.updates[0].startswith("Epoch 1/2, step 1/3")
+    assert status.updates[-1] == common.describe_run(run)
+    assert isinstance(curves.updates[-1], common.PngImage)
+    assert curves.updates[-1].data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (89, "89 s"), (90, "2 min"),
