@@ -1,7 +1,7 @@
 """The committed notebooks and pictures, as they lie here: executed, alike, from real runs."""
 
 import re
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 import keras
 import matplotlib.pyplot as plt
@@ -77,6 +77,8 @@ def test_layout(name):
     titles = [line for cell in cells(name) if cell.cell_type == "markdown"
               for line in cell.source.splitlines() if re.match("# ", line)]
     assert len(titles) == 1 and titles[0].startswith(f"# {name}: ")
+    for before, cell in pairwise(cells(name)):
+        assert cell.cell_type == "markdown" or before.cell_type == "markdown", cell.source
     for cell in code_cells(name):
         assert len(cell.source.splitlines()) <= 25, cell.source
     lengths = [len(cell.source.splitlines()) for cell in code_cells(name)]
