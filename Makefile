@@ -17,7 +17,7 @@ run: .venv/installed
 	@for name in $(NOTEBOOKS); do \
 		echo "Quick run of $$name.ipynb …"; \
 		DENOISE_QUICK=1 $(EXECUTE) --output-dir build $$name.ipynb 2>build/$$name.log \
-			|| { cat build/$$name.log; exit 1; }; \
+			|| { tail -n 30 build/$$name.log; exit 1; }; \
 	done
 	@.venv/bin/python tests/results.py build
 
@@ -27,12 +27,16 @@ test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
+notebooks: export DENOISE_QUICK =
 notebooks: .venv/installed
+	@.venv/bin/python -c 'import common, sys; sys.exit(common.load_data().name != "CIFAR-10")' || { \
+		echo "The committed notebooks are to come from CIFAR-10: unset DENOISE_DATA, or let it name"; \
+		echo "a cifar10.npz. To train on other data, run the notebooks in Jupyter."; exit 1; }
 	@mkdir -p build/real
 	@for name in $(NOTEBOOKS); do \
 		echo "Running $$name.ipynb …"; \
-		DENOISE_QUICK= DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
-			2>build/real/$$name.log || { cat build/real/$$name.log; exit 1; }; \
+		DENOISE_EPOCHS=$(EPOCHS) $(EXECUTE) --output-dir build/real $$name.ipynb \
+			2>build/real/$$name.log || { tail -n 30 build/real/$$name.log; exit 1; }; \
 		mv build/real/$$name.ipynb $$name.ipynb; \
 	done
 	@.venv/bin/python tests/results.py .

@@ -61,9 +61,10 @@ BUNDLE = "denoising coursework 1"  # each notebook checks this: other projects h
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
 
+VARIABLES = {"DENOISE_EPOCHS", "DENOISE_QUICK", "DENOISE_DATA", "DENOISE_CHECKPOINTS"}
 QUICK_EPOCHS = 2
 QUICK_TRAIN_IMAGES = 1600
-QUICK_TEST_IMAGES = 256
+QUICK_TEST_IMAGES = 200
 
 
 def quick_run():
@@ -120,7 +121,14 @@ def describe_backend():
 
 
 def print_setup():
-    """Print the versions, the device and, if it is a quick one, the kind of run."""
+    """Print the versions, the device and, if it is a quick one, the kind of run.
+
+    Raises ValueError for an environment variable that looks like one of ours and is not.
+    """
+    unknown = {name for name in os.environ if name.startswith("DENOISE_")} - VARIABLES
+    if unknown:
+        raise ValueError(f"There is no setting {', '.join(sorted(unknown))}. The environment "
+                         f"variables are {', '.join(sorted(VARIABLES))}.")
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {describe_backend()}")
     if quick_run():
         print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
@@ -182,7 +190,8 @@ def _read_npz(path):
     expected = ("expected an npz file with the arrays x_train and x_test, uint8, of shape "
                 f"(number, {PATCH_SIZE}, {PATCH_SIZE}, 3)")
     if not path.is_file():
-        raise DataError(f"DENOISE_DATA names {path}, which is not a file; {expected}.")
+        raise DataError(f"DENOISE_DATA names {path}, which is not a file; {expected}, "
+                        "or the word photos.")
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no npz file, or only part of one; {expected}.")
     try:
@@ -502,7 +511,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         if finished:
             self.show_curves()
         if finished == self.run["epochs"]:
-            print(f"Found this run, finished, in {path}.\n"
+            print(f"Found among the checkpoints, finished, so it was not trained again: {path}.\n"
                   "To train anew, delete that file and run all cells again.")
         elif finished:
             print(f"Going on after epoch {finished} of {self.run['epochs']}, from {path}.")
@@ -625,14 +634,21 @@ def open_picture(name):
                            "put it there, or change PICTURE in the settings cell.")
     try:
         with Image.open(path) as picture:
-            bits = 16 if ";16" in str(picture.tile) else 8  # Pillow would open 16 bits as 8
-            if (picture.mode, bits) != ("RGB", 8):
-                raise PictureError(
-                    f"{name} is {picture.mode} with {bits} bits, not 8-bit RGB. Convert it: "
-                    f'PIL.Image.open("{name}").convert("RGB").save("rgb.png")')
+            deep = ";16" in str(picture.tile)  # Pillow opens 16-bit RGB as 8 bits without a word
+            if deep or picture.mode != "RGB":
+                raise PictureError(_not_rgb(name, picture.mode, deep))
             return np.array(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise PictureError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def _not_rgb(name, mode, deep):
+    if deep or mode[0] in "IF":  # Pillow's own conversion would cut these off at 255
+        return (f"{name} has more than 8 bits a channel (mode {mode}), and these networks take "
+                "8-bit RGB. Save it as 8-bit RGB with an image editor.")
+    return (f"{name} has the colour mode {mode}, and these networks take RGB. Convert it: "
+            f'from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png"); '
+            'then set PICTURE = "rgb.png".')
 
 
 def denoise(model, picture):
@@ -641,7 +657,7 @@ def denoise(model, picture):
     The network's output is clipped to [0, 1] and rounded to 8 bits.
     """
     batch = to_float(picture)[np.newaxis]
-    return to_uint8(model.predict(batch, verbose=0)[0])
+    return to_uint8(keras.ops.convert_to_numpy(model(batch, training=False))[0])
 
 
 def save_picture(picture, path):

@@ -48,7 +48,7 @@ def test_locally_one_error_says_what_is_missing_where_and_what_to_do(tmp_path):
 
 def test_colab_uploads_the_files_and_goes_on(tmp_path):
     prelude = COLAB.format(root=ROOT, uploaded=("common.py", "noisy.png"))
-    goes_on = "\nprint(common.open_picture(PICTURE).shape)"
+    goes_on = "\nprint(noisy.shape)"
     process = run(tmp_path, prelude + first_cells(6) + goes_on)
     assert process.returncode == 0, process.stderr
     assert "Choose common.py and noisy.png" in process.stdout

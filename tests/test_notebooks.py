@@ -38,7 +38,7 @@ def test_recorded_run_is_a_real_one(name):
     [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
     found = re.search(r"Trained for ([\d,]+) epochs? on CIFAR-10 \(([\d,]+) images\)",
                       printed(cell))
-    assert found, printed(cell)
+    assert found, f"{name}.ipynb does not hold a real run on CIFAR-10: {printed(cell)}"
     epochs, images = (int(number.replace(",", "")) for number in found.groups())
     assert epochs >= 1
     assert images > 49_000
@@ -106,11 +106,11 @@ def test_results_in_the_readme_are_the_notebooks():
     readme = " ".join((ROOT / "README.md").read_text().split())
     found = {name: notebooks.results(name) for name in NAMES}
     for heading, rows in found.values():
-        assert heading in readme
+        assert heading in readme, "the README's results are not the notebooks': see make results"
         assert rows.keys() == found["Model1"][1].keys()
     for row, (noisy, _) in found["Model1"][1].items():
         figures = [noisy, *(rows[row][1] for _, rows in found.values())]
-        assert f"| {row} | {' | '.join(figures)} |" in readme
+        assert f"| {row} | {' | '.join(figures)} |" in readme, "see make results"
 
 
 def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys):
@@ -120,12 +120,13 @@ def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys):
     scores = common.Scores(20.0, None, None)
     variables = {"common": common, "np": np, "plt": plt, "NAME": name, "PICTURE": "mine.png",
                  "model": keras.Model(image, keras.layers.Identity()(image)),
-                 "data": common.Data("CIFAR-10", None, None), "clean_test": [0],
+                 "EPOCHS": 1, "data": common.Data("CIFAR-10", None, None), "clean_test": [0],
                  "run": {"loss": [0.1], "data": "CIFAR-10"},
                  "noisy_scores": scores, "scores": scores}
     sources = [cell.source for cell in code_cells(name)]
-    [first] = [i for i, source in enumerate(sources) if "open_picture(PICTURE)" in source]
-    for source in sources[first:]:
+    [setup] = [source for source in sources if "open_picture(PICTURE)" in source]
+    [first] = [i for i, source in enumerate(sources) if source.startswith("ours = ")]
+    for source in [setup, *sources[first:]]:
         exec(source, variables)
     plt.close("all")
     np.testing.assert_array_equal(common.open_picture(f"{name}.png"), pixels)

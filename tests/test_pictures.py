@@ -97,12 +97,14 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(tmp_path):
     (tmp_path / "part.png").write_bytes(whole[:len(whole) // 2])
     Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
     (tmp_path / "deep.png").write_bytes(sixteen_bit_png())
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "grey16.png")
     for name, reason in [("missing.png", "no picture missing.png in .*settings cell"),
                          (".", "no picture"),
                          ("text.png", "text.png cannot be read"),
                          ("part.png", "part.png cannot be read"),
-                         ("alpha.png", r'RGBA with 8 bits.*convert\("RGB"\)'),
-                         ("deep.png", "RGB with 16 bits"),
+                         ("alpha.png", r'colour mode RGBA.*convert\("RGB"\)'),
+                         ("deep.png", r"more than 8 bits a channel \(mode RGB\).*editor"),
+                         ("grey16.png", r"more than 8 bits a channel \(mode I;16\).*editor"),
                          ("no_such/noisy.png", "no picture no_such/noisy.png")]:
         with pytest.raises(common.PictureError, match=reason):
             common.open_picture(name)

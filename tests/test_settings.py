@@ -46,6 +46,13 @@ def test_a_misspelt_quick_is_refused(monkeypatch):
         common.quick_run()
 
 
+def test_a_misspelt_variable_is_refused(monkeypatch):
+    common.print_setup()
+    monkeypatch.setenv("DENOISE_EPOCH", "3")
+    with pytest.raises(ValueError, match="no setting DENOISE_EPOCH. .*DENOISE_EPOCHS"):
+        common.print_setup()
+
+
 def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
     assert common.checkpoint_folder() == tmp_path / "drive"

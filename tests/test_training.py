@@ -109,7 +109,7 @@ def test_finished_run_is_not_trained_again(monkeypatch, data, capsys):
     monkeypatch.setattr(second, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert common.train(second, data, **SETTINGS) == run
     assert_same(weights(second), weights(first))
-    assert "Found this run, finished, in checkpoints" in capsys.readouterr().out
+    assert "finished, so it was not trained again: checkpoints" in capsys.readouterr().out
 
 
 def test_every_setting_names_a_checkpoint_of_its_own(data):
