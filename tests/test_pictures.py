@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_used_are_refused_by_name(tmp_path):
                          ("part.png", "part.png cannot be read"),
                          ("alpha.png", r'colour mode RGBA.*convert\("RGB"\)'),
                          ("deep.png", r"more than 8 bits a channel \(mode RGB\).*editor"),
-                         ("grey16.png", r"more than 8 bits a channel \(mode I;16\).*editor"),
+                         ("grey16.png", r"more than 8 bits a channel \(mode I.*\).*editor"),
                          ("no_such/noisy.png", "no picture no_such/noisy.png")]:
         with pytest.raises(common.PictureError, match=reason):
             common.open_picture(name)
