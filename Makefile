@@ -10,7 +10,6 @@ EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR 
 	--ExecutePreprocessor.record_timing=False
 
 .PHONY: run test notebooks results teeth
-.DELETE_ON_ERROR:
 
 run: .venv/installed
 	@rm -rf build && mkdir build

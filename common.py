@@ -502,7 +502,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         if self.in_notebook:
             self.status = display({"text/plain": "Starting …"}, raw=True, display_id=True)
             self.curves = display({"text/plain": ""}, raw=True, display_id=True)
-        self.first_step = None  # when the first step ended: it compiles, so it is not timed
+        self.first_step = None  # the first step of this call: it compiles, so it is not timed
         self.shown = 0.0
         self.drawn = 0.0
 
