@@ -2,6 +2,8 @@
 # make test        unit tests, checks of the committed files, the notebooks re-executed with nbval
 # make notebooks   the real run, in place (EPOCHS=n for another count than the notebooks' 100)
 # make results     the table of the committed notebooks
+# make benchmark   speed and memory of training here, beside the plain code; random kills
+# make recipe      what each part of the training recipe is worth (hours; ROWS="cosine zero" for two)
 # make teeth       break the bundle in many ways and show that the tests notice
 
 PYTHON ?= python3
@@ -9,7 +11,9 @@ NOTEBOOKS = Model1 Model2 Model3
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 
-.PHONY: run test notebooks results teeth
+.PHONY: run test notebooks results benchmark recipe teeth
+
+notebooks benchmark recipe: export PYTHONPATH = .
 
 run: .venv/installed
 	@rm -rf build && mkdir build
@@ -38,10 +42,18 @@ notebooks: .venv/installed
 			2>build/real/$$name.log || { tail -n 30 build/real/$$name.log; exit 1; }; \
 		mv build/real/$$name.ipynb $$name.ipynb; \
 	done
+	@DENOISE_EPOCHS=$(EPOCHS) .venv/bin/python tests/reference.py >build/real/reference.log 2>&1 \
+		|| { tail -n 30 build/real/reference.log; exit 1; }
 	@.venv/bin/python tests/results.py .
 
 results: .venv/installed
 	@.venv/bin/python tests/results.py .
+
+benchmark: .venv/installed
+	@.venv/bin/python tests/benchmark.py
+
+recipe: .venv/installed
+	@.venv/bin/python tests/recipe.py $(if $(ROWS),--rows $(ROWS))
 
 teeth: .venv/installed
 	.venv/bin/python tests/teeth.py

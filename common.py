@@ -57,7 +57,7 @@ with _silenced_stderr():
 
     DEVICES = keras.distribution.list_devices()
 
-BUNDLE = "denoising coursework 1"  # each notebook checks this: other projects have a common.py too
+BUNDLE = "denoising coursework 2"  # each notebook checks this: other projects have a common.py too
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
 
@@ -65,6 +65,7 @@ VARIABLES = {"DENOISE_EPOCHS", "DENOISE_QUICK", "DENOISE_DATA", "DENOISE_CHECKPO
 QUICK_EPOCHS = 2
 QUICK_TRAIN_IMAGES = 1600
 QUICK_TEST_IMAGES = 200
+DRIVE = pathlib.Path("/content/drive")  # where Colab mounts Google Drive
 
 
 def quick_run():
@@ -89,7 +90,7 @@ def planned_epochs(epochs):
         raise ValueError(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {value!r}; "
                          "it must be a whole number of at least 1.")
     planned = min(int(value), QUICK_EPOCHS) if quick_run() else int(value)
-    print(f"Epochs in this run: {planned}"
+    print(f"Epochs to train: {planned}"
           + (f" (a full run has {epochs})" if planned != epochs else ""))
     return planned
 
@@ -101,22 +102,29 @@ def output_path(name):
     return folder / name
 
 
-def checkpoint_folder():
-    """Return the folder of the checkpoints: DENOISE_CHECKPOINTS, or checkpoints/.
+def checkpoint_folder(folder):
+    """Return where to keep checkpoints: DENOISE_CHECKPOINTS, or else `folder`.
 
-    A quick run keeps its own in build/checkpoints, whatever the environment says.
+    A quick run keeps its own in build/checkpoints, whatever is asked for. In Colab, a folder below
+    /content/drive brings up the dialog that mounts Google Drive.
     """
     if quick_run():
         return output_path("checkpoints")
-    return pathlib.Path(os.environ.get("DENOISE_CHECKPOINTS") or "checkpoints").expanduser()
+    path = pathlib.Path(os.environ.get("DENOISE_CHECKPOINTS") or folder).expanduser()
+    if "google.colab" in sys.modules and path.is_relative_to(DRIVE):
+        importlib.import_module("google.colab.drive").mount(str(DRIVE))
+    return path
+
+
+def _gpus():
+    return [device for device in DEVICES if not device.startswith("cpu")]
 
 
 def describe_backend():
     """Return the versions and the device that the networks run on, as one line of text."""
     backend = keras.backend.backend()
     version = importlib.import_module(backend).__version__
-    gpus = [device for device in DEVICES if not device.startswith("cpu")]
-    device = ", ".join(gpus) if gpus else f"CPU with {os.cpu_count()} cores"
+    device = ", ".join(_gpus()) or f"CPU with {os.cpu_count()} cores"
     return f"Keras {keras.__version__} on {backend} {version}, {device}"
 
 
@@ -320,21 +328,47 @@ def score(clean, images):
     return Scores(psnr(clean, images), image_psnr, image_ssim)
 
 
+def colour_cast(clean, images, noise_std):
+    """Return the mean error of red, green and blue in grey levels of 255: float64 (3,).
+
+    `clean` and `images` (…, 3) are float in [0, 1]. Values of `images` within three `noise_std`
+    (at most 0.3) of black or white are left out: a file clips the noise there, and its mean is not
+    zero. (Not by their `clean` value: the best estimates of values chosen by what is to be
+    estimated lean towards those left out.)
+    """
+    inside = np.abs(images - 0.5) < 0.5 - min(3 * noise_std, 0.3)
+    axes = tuple(range(clean.ndim - 1))
+    return 255 * np.mean(images - clean, axis=axes, where=inside, dtype=np.float64)
+
+
 # ---- Training ------------------------------------------------------------------------------------
 
 MONITORED_IMAGES = 2000
 POINTS_PER_EPOCH = 20
+STEPS_PER_CALL_ON_GPU = 16  # so that its steps do not wait for Python's
+HISTORY = ("loss", "psnr", "learning_rate", "seconds")  # what a run records of each epoch
+REFERENCE = pathlib.Path("weights")
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be written."""
+
+
+class WeightsError(ValueError):
+    """The weights in weights/ cannot be used in this notebook."""
 
 
 class Batches(keras.utils.PyDataset):
     """One epoch of training batches in an order drawn from the seed and the epoch.
 
     Each batch is (clean, clean), float32 in [0, 1]: the network makes its own noise, so the clean
-    images are both its input and its target. Only the batch at hand is held as float.
+    images are both its input and its target. Only the batches at hand are held as float.
     """
 
     def __init__(self, images, batch_size, seed, epoch):
-        super().__init__()
+        # Two threads make batches ahead. With the default of one, TensorFlow's tuner of the input
+        # is asleep when an epoch ends, and training waits until it wakes up: up to a minute.
+        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_CALL_ON_GPU)
         self.images = images
         self.batch_size = batch_size
         self.order = np.random.default_rng([seed, epoch]).permutation(len(images))
@@ -353,40 +387,57 @@ def steps_per_epoch(images, batch_size):
     return -(-images // batch_size)
 
 
-def train(model, data, *, epochs, batch_size, noise_std, seed):
+def train(model, data, *, epochs, batch_size, noise_std, seed, training="resume",
+          checkpoints="checkpoints"):
     """Train a compiled `model` on the training images of `data` under a live display.
 
     After each epoch, the PSNR on the first 2,000 test images (with fixed noise of `noise_std`)
-    joins the history, and a checkpoint is written. A run that was stopped goes on after its last
-    finished epoch; a finished one is not trained again. Stopping the cell (KeyboardInterrupt)
-    puts the network back to its last finished epoch.
+    joins the history, and a checkpoint is written to the folder `checkpoints`. Stopping the cell
+    (KeyboardInterrupt) puts the network back to its last finished epoch.
+
+    `training` is "resume": a run that was stopped or killed goes on after its last finished epoch,
+    and a finished one is not trained again; "afresh": the run starts anew, and its checkpoints take
+    the place of earlier ones; or "reference": nothing is trained, see load_reference().
 
     Returns the run: a dict with the settings, the data's name, backend, device and date, and the
     lists loss, psnr (dB), learning_rate and seconds (one value an epoch) and curve (pairs of
-    epoch, as a fraction, and loss). Raises RuntimeError for a network that another run has trained.
+    epoch, as a fraction, and loss). Raises RuntimeError for a network that another run has
+    trained, CheckpointError if a checkpoint cannot be written, and ValueError for another
+    `training`.
     """
     settings = {"epochs": epochs, "batch_size": batch_size, "noise_std": noise_std, "seed": seed}
+    if training == "reference":
+        run = load_reference(model, batch_size=batch_size, noise_std=noise_std, seed=seed)
+        print(f"Not trained here: these are the weights of an earlier run.\n{describe_run(run)}")
+        return run
+    if training not in ("resume", "afresh"):
+        raise ValueError(f'TRAINING is {training!r}; it must be "resume", "afresh" or "reference".')
     clean = to_float(data.test[:MONITORED_IMAGES])
     noisy = add_noise(clean, noise_std, seed)
-    path = _checkpoint_path(model, data, settings)
+    path = checkpoint_folder(checkpoints) / _checkpoint_name(model, data, settings)
     model.optimizer.build(model.trainable_variables)
-    if path.exists():
-        run, variables = _read_checkpoint(path)
-        _restore(model, variables)
+    # On JAX, the first call that needs the loss builds it, and moves the noise on: not after a
+    # checkpoint has been restored.
+    model.evaluate(clean[:1], clean[:1], verbose=0)
+    found = _newest_checkpoint(path) if training == "resume" else None
+    if found:
+        run, kept = found
+        _restore(model, kept)
+        if len(run["loss"]) < epochs and describe_backend() not in run["backend"]:
+            run["backend"] += f", then {describe_backend()}"
     else:
-        _require_untrained(model, path)
+        _require_untrained(model)
         run = _new_run(model, data, settings, psnr(clean, noisy))
-    model.run_name = path.name
+        kept = _snapshot(model, run)
+        _write_checkpoint(path, kept)  # now, so that a full disk shows before the first epoch
+    model.has_been_trained = True
     live = _LiveDisplay(run)
     live.announce_start(path)
-    kept = _snapshot(model, run)
     try:
         for epoch in range(len(run["loss"]), epochs):
             started = time.perf_counter()
             batches = Batches(data.train, batch_size, seed, epoch)
-            fitted = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False,
-                               verbose=0, callbacks=[live])
-            run["loss"].append(fitted.history["loss"][-1])
+            run["loss"].append(_fit(model, batches, epoch, live))
             run["psnr"].append(psnr(clean, model.predict(noisy, batch_size=100, verbose=0)))
             run["learning_rate"].append(float(model.optimizer.learning_rate))
             run["seconds"].append(time.perf_counter() - started)
@@ -397,27 +448,89 @@ def train(model, data, *, epochs, batch_size, noise_std, seed):
         run = live.run = json.loads(kept["run"])
         _restore(model, kept)
         live.show_curves()
-        live.show_status(_stopped_message(run))
+        live.show_status(_stopped_message(run, training))
         return run
     live.show_status(describe_run(run))
     return run
+
+
+def _fit(model, batches, epoch, live):
+    """Train for one epoch. Returns its mean loss."""
+    # Only here: Keras's predict() and evaluate() lose images with several steps a call.
+    model.steps_per_execution = STEPS_PER_CALL_ON_GPU if _gpus() else 1
+    try:
+        fitted = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False,
+                           verbose=0, callbacks=[live])
+    finally:
+        model.steps_per_execution = 1
+    return fitted.history["loss"][-1]
 
 
 def describe_run(run):
     """Return the text that says what a finished run was: epochs, data, device, date and result."""
     return (f"Trained for {count(len(run['loss']), 'epoch')} on {run['data']} "
             f"({run['train_images']:,} images) in {duration(sum(run['seconds']))}\n"
-            f"on {run['date']} with {run['backend']}.\n"
+            f"from {run['date']} on, with {run['backend']}.\n"
             f"Loss {run['loss'][-1]:.6f}; PSNR {run['psnr'][-1]:.2f} dB on "
             f"{run['monitored_images']:,} noisy test images.")
 
 
-def _stopped_message(run):
+def load_reference(model, *, batch_size, noise_std, seed):
+    """Load into `model` the weights in weights/, and return their run as train() does.
+
+    The files are ModelX.weights.h5 and ModelX.csv, by the model's name, in weights/ or, where that
+    is missing (in Colab), right beside the notebook. Raises WeightsError if they are missing or
+    damaged, come from other settings, or do not denoise noisy.png as they did in their network.
+    """
+    folder = REFERENCE if REFERENCE.is_dir() else pathlib.Path(".")
+    weights, history = folder / f"{model.name}.weights.h5", folder / f"{model.name}.csv"
+    for path in (weights, history):
+        if not path.is_file():
+            raise WeightsError(f"There is no {path.name} in {REFERENCE}/ or beside this notebook. "
+                               'Put it there, or set TRAINING = "resume" to train.')
+    try:
+        run = read_history(history)
+        model.has_been_trained = True
+        # A network without an optimizer, or Keras warns that the file has none.
+        keras.Model(model.input, model.output).load_weights(weights)
+    except Exception as error:  # h5py and Keras raise errors of many kinds
+        raise WeightsError(f"{weights} or {history.name} does not fit this network, or is damaged: "
+                           f"{error}") from error
+    for name, value in {"batch_size": batch_size, "noise_std": noise_std, "seed": seed}.items():
+        if run[name] != value:
+            raise WeightsError(f"{weights} come from a run with {name.upper()} = {run[name]}; here "
+                               f"it is {value}.")
+    reached = psnr(clean_picture(), denoise(model, noisy_picture()))
+    if abs(reached - run["picture_psnr"]) > 0.01:
+        raise WeightsError(f"{weights} belong to another network than this one: here they bring "
+                           f"noisy.png to {reached:.2f} dB, not to {run['picture_psnr']:.2f} dB.")
+    return run
+
+
+def read_history(path):
+    """Read weights/ModelX.csv. Returns the run, as train() does.
+
+    Raises ValueError if the file has not as many epochs as it says.
+    """
+    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    header = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
+    run = {name: json.loads(value) for name, value in header}
+    rows = [line.split(",") for line in lines[len(header) + 1:]]
+    if not len(rows) == run.get("epochs"):
+        raise ValueError(f"{len(rows)} epochs in {path}, and {run.get('epochs')} in its header")
+    epochs, *columns = ([float(value) for value in column] for column in zip(*rows))
+    run.update(zip(HISTORY, columns, strict=True))
+    run["curve"] = [list(point) for point in zip(epochs, run["loss"])]
+    return run
+
+
+def _stopped_message(run, training):
+    resume = "" if training == "resume" else ', with TRAINING = "resume",'
     if not run["loss"]:
         return ("Stopped before the first epoch had finished: the network is untrained.\n"
-                "Run this cell again, or set a smaller EPOCHS and run all cells again.")
+                f"Run this cell again{resume} or set a smaller EPOCHS and run all cells again.")
     return (f"Stopped. The network is as it was after epoch {len(run['loss'])} of {run['epochs']}: "
-            "the cells below can use it.\nRun this cell again to go on from there.")
+            f"the cells below can use it.\nRun this cell again{resume} to go on from there.")
 
 
 def _new_run(model, data, settings, noisy_psnr):
@@ -427,27 +540,27 @@ def _new_run(model, data, settings, noisy_psnr):
         "steps": steps_per_epoch(len(data.train), settings["batch_size"]),
         "backend": describe_backend(), "date": datetime.date.today().isoformat(),
         "noisy_psnr": noisy_psnr,
-        "loss": [], "psnr": [], "learning_rate": [], "seconds": [], "curve": [],
+        **{name: [] for name in HISTORY}, "curve": [],
     }
 
 
-def _require_untrained(model, path):
+def _require_untrained(model):
     """Raise RuntimeError if a new run would start from weights that another one has trained."""
-    if getattr(model, "run_name", path.name) != path.name or int(model.optimizer.iterations):
+    if hasattr(model, "has_been_trained") or int(model.optimizer.iterations):
         raise RuntimeError("This network has been trained before, in another run. To train anew, "
                            "run the cell that builds it and all cells after that one.")
 
 
-def _checkpoint_path(model, data, settings):
+def _checkpoint_name(model, data, settings):
     """Name the checkpoint after everything that shapes the run, so that no other run finds it."""
     optimizer = keras.optimizers.serialize(model.optimizer)
     del optimizer["config"]["name"]  # Keras counts: adam, adam_1, … each time the cell is run
-    compiled = {**model.get_compile_config(), "optimizer": optimizer}
-    shape = json.dumps([model.get_config(), compiled, settings], sort_keys=True)
+    loss = model.get_compile_config()["loss"]
+    shape = json.dumps([model.get_config(), optimizer, loss, settings], sort_keys=True)
     key = hashlib.sha256(shape.encode())
     key.update(np.ascontiguousarray(data.train))
     key.update(np.ascontiguousarray(data.test))
-    return checkpoint_folder() / f"{model.name}-{key.hexdigest()[:16]}.npz"
+    return f"{model.name}-{key.hexdigest()[:16]}.npz"
 
 
 def _all_variables(model):
@@ -467,15 +580,49 @@ def _restore(model, snapshot):
 
 
 def _write_checkpoint(path, snapshot):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **snapshot)
+    """Write `snapshot` to `path`; the checkpoint that was there stays on as the previous one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            with open(temporary, "wb") as file:
+                np.savez(file, **snapshot)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave an empty file by that name
+            if path.exists():
+                os.replace(path, _previous(path))
+    except OSError as error:
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be written: {error}. Make room there and run this cell "
+            f"again. Or move the files {path.stem}.* that are there to another folder, name it in "
+            "CHECKPOINTS, and run all cells again.") from error
+
+
+def _previous(path):
+    return path.with_suffix(".previous.npz")
+
+
+def _newest_checkpoint(path):
+    """Read the newest sound checkpoint of the run `path`. Returns (run, snapshot), or None.
+
+    A damaged one is reported and set aside.
+    """
+    for candidate in (path, _previous(path)):
+        if candidate.exists():
+            try:
+                return _read_checkpoint(candidate)
+            except Exception as error:  # a damaged zip file raises errors of many kinds
+                aside = candidate.with_suffix(".damaged")
+                os.replace(candidate, aside)
+                print(f"A checkpoint is damaged ({error}) and was set aside as {aside}: using the "
+                      "one before it, or else training from the beginning.")
+    return None
 
 
 def _read_checkpoint(path):
     with np.load(path, allow_pickle=False) as arrays:
         snapshot = dict(arrays)
-    return json.loads(str(snapshot["run"])), snapshot
+    snapshot["run"] = str(snapshot["run"])
+    return json.loads(snapshot["run"]), snapshot
 
 
 @contextlib.contextmanager
@@ -512,7 +659,7 @@ class _LiveDisplay(keras.callbacks.Callback):
             self.show_curves()
         if finished == self.run["epochs"]:
             print(f"Found among the checkpoints, finished, so it was not trained again: {path}.\n"
-                  "To train anew, delete that file and run all cells again.")
+                  'To train anew, set TRAINING = "afresh" and run all cells again.')
         elif finished:
             print(f"Going on after epoch {finished} of {self.run['epochs']}, from {path}.")
 
@@ -521,7 +668,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         self.last_step, self.last_sum = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        step, now = batch + 1, time.perf_counter()
+        step, now = min(batch + 1, self.run["steps"]), time.perf_counter()
         if self.first_step is None:
             self.first_step, self.start = self.epoch * self.run["steps"] + step, now
         self._extend_curve(step, logs["loss"])

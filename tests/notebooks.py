@@ -44,18 +44,24 @@ def settings(name):
     return variables
 
 
-def network(name):
-    """Build and compile the network of the notebook `name`, by its own cells, for one epoch."""
+def built(name, data, epochs):
+    """Execute the cells of the notebook `name` that build and compile. Returns its variables."""
     import keras
 
     import common
 
-    data = common.Data("64 images", range(64), range(0))
     variables = {"keras": keras, "layers": keras.layers, "common": common, "data": data,
-                 **settings(name), "EPOCHS": 1}
+                 **settings(name), "EPOCHS": epochs}
     exec(code_with(name, "keras.Model("), variables)
     exec(code_with(name, "model.compile("), variables)
-    return variables["model"]
+    return variables
+
+
+def network(name):
+    """Build and compile the network of the notebook `name`, by its own cells, for one epoch."""
+    import common
+
+    return built(name, common.Data("64 images", range(64), range(0)), epochs=1)["model"]
 
 
 def results(name, folder=ROOT):

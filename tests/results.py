@@ -12,10 +12,10 @@ def table(folder):
     """Return the lines of the table: PSNR of the noisy input and of each network."""
     found = {name: results(name, folder) for name in NAMES}
     headings = {heading for heading, _ in found.values()}
-    lines = [*sorted(headings), "", f"{'':32}{'noisy':>8}" + "".join(f"{n:>8}" for n in NAMES)]
+    lines = [*sorted(headings), "", f"{'':36}{'noisy':>8}" + "".join(f"{n:>8}" for n in NAMES)]
     for row in found["Model1"][1]:
         values = [found["Model1"][1][row][0], *(found[name][1][row][1] for name in NAMES)]
-        lines.append(f"{row:32}" + "".join(f"{value:>8}" for value in values))
+        lines.append(f"{row:36}" + "".join(f"{value:>8}" for value in values))
     return lines
 
 
@@ -26,5 +26,5 @@ if __name__ == "__main__":
     print(f"\nPictures: {', '.join(f'{prefix}{name}.png' for name in NAMES)}")
     if folder == "build":
         print("This was a quick run: a sign that all works, not what the networks can do.\n"
-              "The real one, on CIFAR-10, takes 4 to 6 minutes per epoch and model on two cores:\n"
+              "The real one, on CIFAR-10, takes about 4 minutes per epoch and model on two cores:\n"
               "make notebooks (100 epochs), or make notebooks EPOCHS=3.")

@@ -67,6 +67,8 @@ FAULTS = {
     "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
     "the batch becomes 64": in_notebook("BATCH_SIZE = 32", "BATCH_SIZE = 64"),
     "evaluation forgets the noise": in_notebook(f"{PREDICT}noisy", f"{PREDICT}clean"),
+    "a resumed run starts its noise anew": in_file(
+        "common.py", "return model.variables +", "return model.weights +"),
     "the PNG is written without clipping": in_file("common.py", CLIP, "np.round(images * 255)"),
     "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
     "noisy.png is altered in one pixel": alter_one_pixel,

@@ -67,7 +67,7 @@ def test_files_are_fetched_from_an_address(tmp_path):
     site, folder = tmp_path / "site", tmp_path / "folder"
     site.mkdir()
     folder.mkdir()
-    (site / "common.py").write_text("BUNDLE = 'denoising coursework 1'")
+    (site / "common.py").write_text("BUNDLE = 'denoising coursework 2'")
     (site / "noisy.png").write_bytes(b"pixels")
     source = first_cells(2).replace('FILES_URL = ""', f'FILES_URL = "{site.as_uri()}"')
     process = run(folder, source + "\nprint(common.__file__)")

@@ -5,6 +5,7 @@ import pytest
 
 import common
 import notebooks
+import recipe
 
 PARAMETERS = {"Model1": (114_307, 0), "Model2": (114_307, 0), "Model3": (114_819, 512)}
 
@@ -49,10 +50,13 @@ def test_loss_is_the_mean_squared_error(model):
     assert model.loss == "mse"
 
 
-def test_learning_rate_falls_to_zero(model):
-    schedule = model.optimizer._learning_rate
-    assert float(schedule(0)) == pytest.approx(1e-3)
-    assert float(schedule(common.steps_per_epoch(64, 32))) == pytest.approx(0, abs=1e-9)
+def test_learning_rate_rises_and_falls_to_zero(name):
+    images = common.Data("640 images", range(640), range(0))
+    schedule = notebooks.built(name, images, epochs=10)["model"].optimizer._learning_rate
+    rates = [float(schedule(step)) for step in range(201)]
+    assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
+    assert np.argmax(rates) == 10 and max(rates) == pytest.approx(2e-3)
+    assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)
 
 
 def test_skip_connection_starts_behind_the_noise(name):
@@ -80,3 +84,10 @@ def test_a_pixel_reaches_eleven_by_eleven(name):
     expected = np.zeros((21, 21), bool)
     expected[5:16, 5:16] = True
     np.testing.assert_array_equal(changed, expected)
+
+
+def test_networks_of_the_ablation_are_the_notebooks(name, model):
+    built = recipe.build(name, recipe.BASELINE)
+    types = [type(layer).__name__ for layer in built.layers]
+    assert types == [type(layer).__name__ for layer in model.layers]
+    assert built.count_params() == model.count_params()

@@ -1,17 +1,22 @@
 """The environment variables that redirect a notebook."""
 
 import pathlib
+import re
+import sys
+import types
 
 import pytest
 
 import common
+import notebooks
 
 
 def test_without_variables_the_run_is_the_real_one():
     assert not common.quick_run()
     assert common.planned_epochs(100) == 100
     assert common.output_path("Model1.png") == pathlib.Path("Model1.png")
-    assert common.checkpoint_folder() == pathlib.Path("checkpoints")
+    assert common.checkpoint_folder("checkpoints") == pathlib.Path("checkpoints")
+    assert common.checkpoint_folder("~/kept") == pathlib.Path.home() / "kept"
 
 
 def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
@@ -37,7 +42,7 @@ def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
     assert common.planned_epochs(100) == common.QUICK_EPOCHS
     assert common.output_path("Model1.png") == pathlib.Path("build/Model1.png")
-    assert common.checkpoint_folder() == pathlib.Path("build/checkpoints")
+    assert common.checkpoint_folder("checkpoints") == pathlib.Path("build/checkpoints")
 
 
 def test_a_misspelt_quick_is_refused(monkeypatch):
@@ -55,4 +60,24 @@ def test_a_misspelt_variable_is_refused(monkeypatch):
 
 def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
-    assert common.checkpoint_folder() == tmp_path / "drive"
+    assert common.checkpoint_folder("checkpoints") == tmp_path / "drive"
+
+
+@pytest.mark.parametrize("folder, mounted", [("/content/drive/MyDrive/denoising", True),
+                                             ("checkpoints", False)])
+def test_checkpoints_on_drive_mount_it_in_colab(monkeypatch, folder, mounted):
+    asked = []
+    drive = types.SimpleNamespace(mount=asked.append)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    assert common.checkpoint_folder(folder) == pathlib.Path(folder)
+    assert asked == (["/content/drive"] if mounted else [])
+
+
+def test_settings_in_the_readme_are_the_notebooks():
+    readme = (notebooks.ROOT / "README.md").read_text()
+    settings = notebooks.code_with("Model1", "EPOCHS = 100")
+    constants = re.findall(r"^([A-Z_]+ = \S+)", settings, re.MULTILINE)
+    assert len(constants) >= 9
+    for constant in constants:
+        assert f"| `{constant}` |" in readme
