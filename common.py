@@ -478,16 +478,11 @@ def describe_run(run):
 def load_reference(model, *, batch_size, noise_std, seed):
     """Load into `model` the weights in weights/, and return their run as train() does.
 
-    The files are ModelX.weights.h5 and ModelX.csv, by the model's name, in weights/ or, where that
-    is missing (in Colab), right beside the notebook. Raises WeightsError if they are missing or
+    The files are ModelX.weights.h5 and ModelX.csv, by the model's name, in weights/ or, if they are
+    not there (in Colab), right beside the notebook. Raises WeightsError if they are missing or
     damaged, come from other settings, or do not denoise noisy.png as they did in their network.
     """
-    folder = REFERENCE if REFERENCE.is_dir() else pathlib.Path(".")
-    weights, history = folder / f"{model.name}.weights.h5", folder / f"{model.name}.csv"
-    for path in (weights, history):
-        if not path.is_file():
-            raise WeightsError(f"There is no {path.name} in {REFERENCE}/ or beside this notebook. "
-                               'Put it there, or set TRAINING = "resume" to train.')
+    weights, history = (_shipped(f"{model.name}{kind}") for kind in (".weights.h5", ".csv"))
     try:
         run = read_history(history)
         model.has_been_trained = True
@@ -505,6 +500,14 @@ def load_reference(model, *, batch_size, noise_std, seed):
         raise WeightsError(f"{weights} belong to another network than this one: here they bring "
                            f"noisy.png to {reached:.2f} dB, not to {run['picture_psnr']:.2f} dB.")
     return run
+
+
+def _shipped(name):
+    for path in (REFERENCE / name, pathlib.Path(name)):
+        if path.is_file():
+            return path
+    raise WeightsError(f"There is no {name} in {REFERENCE}/ or beside this notebook. Put it there, "
+                       'or set TRAINING = "resume" to train.')
 
 
 def read_history(path):

@@ -100,9 +100,14 @@ def test_weights_do_not_go_into_another_network():
     without_skip = keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
     with pytest.raises(common.WeightsError, match="belong to another network"):
         common.load_reference(without_skip, **SETTINGS)
-    shallower = keras.Model(model.input, model.get_layer("conv4").output, name="Model2")
+
+
+def test_weights_do_not_go_into_a_network_of_another_depth():
+    variables = {"keras": keras, "layers": keras.layers, **notebooks.settings("Model2")}
+    source = notebooks.code_with("Model2", "DEPTH = 5")
+    exec(source.replace("DEPTH = 5", "DEPTH = 4"), variables)
     with pytest.raises(common.WeightsError, match="does not fit this network"):
-        common.load_reference(shallower, **SETTINGS)
+        common.load_reference(variables["model"], **SETTINGS)
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".csv"])
