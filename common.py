@@ -671,7 +671,10 @@ class _LiveDisplay(keras.callbacks.Callback):
         self.last_step, self.last_sum = 0, 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        step, now = min(batch + 1, self.run["steps"]), time.perf_counter()
+        at_once = self.model.steps_per_execution
+        # Of the steps of one call, older Keras names the first here, newer Keras the last.
+        step = min((batch // at_once + 1) * at_once, self.run["steps"])
+        now = time.perf_counter()
         if self.first_step is None:
             self.first_step, self.start = self.epoch * self.run["steps"] + step, now
         self._extend_curve(step, logs["loss"])

@@ -102,6 +102,7 @@ def test_weights_do_not_go_into_another_network():
         common.load_reference(without_skip, **SETTINGS)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_weights_do_not_go_into_a_network_of_another_depth():
     variables = {"keras": keras, "layers": keras.layers, **notebooks.settings("Model2")}
     source = notebooks.code_with("Model2", "DEPTH = 5")
