@@ -90,7 +90,7 @@ def planned_epochs(epochs):
         raise ValueError(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {value!r}; "
                          "it must be a whole number of at least 1.")
     planned = min(int(value), QUICK_EPOCHS) if quick_run() else int(value)
-    print(f"Epochs to train: {planned}"
+    print(f"Epochs asked for: {planned}"
           + (f" (a full run has {epochs})" if planned != epochs else ""))
     return planned
 
@@ -367,7 +367,7 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(self, images, batch_size, seed, epoch):
         # Two threads make batches ahead. With the default of one, TensorFlow's tuner of the input
-        # is asleep when an epoch ends, and training waits until it wakes up: up to a minute.
+        # sleeps on when an epoch ends, and training waits until it wakes up: up to a minute.
         super().__init__(workers=2, max_queue_size=2 * STEPS_PER_CALL_ON_GPU)
         self.images = images
         self.batch_size = batch_size
@@ -416,8 +416,8 @@ def train(model, data, *, epochs, batch_size, noise_std, seed, training="resume"
     noisy = add_noise(clean, noise_std, seed)
     path = checkpoint_folder(checkpoints) / _checkpoint_name(model, data, settings)
     model.optimizer.build(model.trainable_variables)
-    # On JAX, the first call that needs the loss builds it, and moves the noise on: not after a
-    # checkpoint has been restored.
+    # On JAX, the first call that needs the loss builds it, which changes the state of the noise:
+    # have that done before a checkpoint is restored.
     model.evaluate(clean[:1], clean[:1], verbose=0)
     found = _newest_checkpoint(path) if training == "resume" else None
     if found:
@@ -427,6 +427,9 @@ def train(model, data, *, epochs, batch_size, noise_std, seed, training="resume"
             run["backend"] += f", then {describe_backend()}"
     else:
         _require_untrained(model)
+        if training == "afresh":
+            print('Starting afresh. Now set TRAINING = "resume", so that running all cells again '
+                  "goes on\nfrom where this run will have got to.")
         run = _new_run(model, data, settings, psnr(clean, noisy))
         kept = _snapshot(model, run)
         _write_checkpoint(path, kept)  # now, so that a full disk shows before the first epoch
@@ -470,7 +473,7 @@ def describe_run(run):
     """Return the text that says what a finished run was: epochs, data, device, date and result."""
     return (f"Trained for {count(len(run['loss']), 'epoch')} on {run['data']} "
             f"({run['train_images']:,} images) in {duration(sum(run['seconds']))}\n"
-            f"from {run['date']} on, with {run['backend']}.\n"
+            f"begun on {run['date']}, with {run['backend']}.\n"
             f"Loss {run['loss'][-1]:.6f}; PSNR {run['psnr'][-1]:.2f} dB on "
             f"{run['monitored_images']:,} noisy test images.")
 
@@ -485,19 +488,22 @@ def load_reference(model, *, batch_size, noise_std, seed):
     weights, history = (_shipped(f"{model.name}{kind}") for kind in (".weights.h5", ".csv"))
     try:
         run = read_history(history)
-        model.has_been_trained = True
+    except ValueError as error:
+        raise WeightsError(f"{history} is damaged: {error}") from error
+    for name, value in {"batch_size": batch_size, "noise_std": noise_std, "seed": seed}.items():
+        if run.get(name) != value:
+            raise WeightsError(f"{weights} comes from a run with {name.upper()} = {run.get(name)}; "
+                               f"here it is {value}.")
+    model.has_been_trained = True
+    try:
         # A network without an optimizer, or Keras warns that the file has none.
         keras.Model(model.input, model.output).load_weights(weights)
     except Exception as error:  # h5py and Keras raise errors of many kinds
-        raise WeightsError(f"{weights} or {history.name} does not fit this network, or is damaged: "
-                           f"{error}") from error
-    for name, value in {"batch_size": batch_size, "noise_std": noise_std, "seed": seed}.items():
-        if run[name] != value:
-            raise WeightsError(f"{weights} come from a run with {name.upper()} = {run[name]}; here "
-                               f"it is {value}.")
+        raise WeightsError(f"{weights} does not fit this network, or is damaged: {error}"
+                           ) from error
     reached = psnr(clean_picture(), denoise(model, noisy_picture()))
     if abs(reached - run["picture_psnr"]) > 0.01:
-        raise WeightsError(f"{weights} belong to another network than this one: here they bring "
+        raise WeightsError(f"{weights} belongs to another network than this one: here it brings "
                            f"noisy.png to {reached:.2f} dB, not to {run['picture_psnr']:.2f} dB.")
     return run
 
@@ -519,7 +525,7 @@ def read_history(path):
     header = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
     run = {name: json.loads(value) for name, value in header}
     rows = [line.split(",") for line in lines[len(header) + 1:]]
-    if not len(rows) == run.get("epochs"):
+    if len(rows) != run.get("epochs"):
         raise ValueError(f"{len(rows)} epochs in {path}, and {run.get('epochs')} in its header")
     epochs, *columns = ([float(value) for value in column] for column in zip(*rows))
     run.update(zip(HISTORY, columns, strict=True))
@@ -596,8 +602,8 @@ def _write_checkpoint(path, snapshot):
     except OSError as error:
         raise CheckpointError(
             f"The checkpoint {path} cannot be written: {error}. Make room there and run this cell "
-            f"again. Or move the files {path.stem}.* that are there to another folder, name it in "
-            "CHECKPOINTS, and run all cells again.") from error
+            f'again with TRAINING = "resume". Or move the files {path.stem}.* that are there to '
+            "another folder, name it in CHECKPOINTS, and run all cells again, likewise.") from error
 
 
 def _previous(path):
@@ -611,18 +617,18 @@ def _newest_checkpoint(path):
     """
     for candidate in (path, _previous(path)):
         if candidate.exists():
+            content = io.BytesIO(candidate.read_bytes())  # if this fails, it need not be damaged
             try:
-                return _read_checkpoint(candidate)
+                return _read_checkpoint(content)
             except Exception as error:  # a damaged zip file raises errors of many kinds
                 aside = candidate.with_suffix(".damaged")
                 os.replace(candidate, aside)
-                print(f"A checkpoint is damaged ({error}) and was set aside as {aside}: using the "
-                      "one before it, or else training from the beginning.")
+                print(f"A checkpoint is damaged ({error}) and was set aside as {aside}.")
     return None
 
 
-def _read_checkpoint(path):
-    with np.load(path, allow_pickle=False) as arrays:
+def _read_checkpoint(file):
+    with np.load(file, allow_pickle=False) as arrays:
         snapshot = dict(arrays)
     snapshot["run"] = str(snapshot["run"])
     return json.loads(snapshot["run"]), snapshot
@@ -664,7 +670,7 @@ class _LiveDisplay(keras.callbacks.Callback):
             print(f"Found among the checkpoints, finished, so it was not trained again: {path}.\n"
                   'To train anew, set TRAINING = "afresh" and run all cells again.')
         elif finished:
-            print(f"Going on after epoch {finished} of {self.run['epochs']}, from {path}.")
+            print(f"Going on after epoch {finished} of {self.run['epochs']}.")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch

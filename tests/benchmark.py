@@ -132,7 +132,7 @@ def kill_again_and_again(kills, epochs=40):
         for _ in range(kills):
             process = start_brief_training(folder, epochs)
             next(line for line in process.stdout if line.startswith("epoch"))
-            time.sleep(rng.uniform(0, 1))
+            time.sleep(rng.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
             process.communicate()
             assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
@@ -173,6 +173,8 @@ def main():
         stopwatch.report()
         return 0
     compare(options.rounds, options.steps)
+    if common._gpus():
+        return 0  # a GPU does not repeat its sums bit by bit
     return 0 if kill_again_and_again(options.kills) else 1
 
 

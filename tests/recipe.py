@@ -7,6 +7,8 @@ Trains each ROW (all of them, if none is named) once per seed for the given numb
 on the training set less its last 5,000 images, and scores it on those: PSNR of the mean squared
 error, noise of 0.1 unclipped. Rows with the same seed share the noise and the order of the images;
 the first weights too, where the initialisation is the same. DENOISE_DATA names the data.
+The rows named recipe follow Model2 and Model3; Model1's notebook is recipe-not-zero.
+momentum-0.9 makes a difference to Model3 alone.
 """
 
 import argparse

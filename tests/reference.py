@@ -37,8 +37,7 @@ def finished_run(name, data):
 
 
 def not_finished(*args, **kwargs):
-    raise SystemExit("This run is not finished: give it its time with make notebooks first, and "
-                     "give the same EPOCHS here.")
+    raise SystemExit("This run is not finished: run make notebooks first, with the same EPOCHS.")
 
 
 def save(model, run, folder):

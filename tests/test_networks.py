@@ -50,10 +50,27 @@ def test_loss_is_the_mean_squared_error(model):
     assert model.loss == "mse"
 
 
+def test_recipe_of_the_ablation_is_the_notebooks(name, model):
+    if name == "Model1":  # its last layer has no noisy image to start from
+        row = {**recipe.BASELINE, **recipe.ROWS["recipe-not-zero"]}
+    else:
+        row = {**recipe.BASELINE, **recipe.RECIPE}
+    for ours, theirs in zip(recipe.build(name, row).layers, model.layers, strict=True):
+        for setting in ("kernel_initializer", "momentum"):
+            value, expected = (layer.get_config().get(setting) for layer in (ours, theirs))
+            assert without_seed(value) == without_seed(expected)
+
+
+def without_seed(value):
+    return value["class_name"] if isinstance(value, dict) else value
+
+
 def test_learning_rate_rises_and_falls_to_zero(name):
     images = common.Data("640 images", range(640), range(0))
     schedule = notebooks.built(name, images, epochs=10)["model"].optimizer._learning_rate
     rates = [float(schedule(step)) for step in range(201)]
+    expected = recipe.learning_rate(recipe.RECIPE, 200)
+    assert rates == [float(expected(step)) for step in range(201)]
     assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
     assert np.argmax(rates) == 10 and max(rates) == pytest.approx(2e-3)
     assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)

@@ -83,9 +83,11 @@ def test_weights_of_another_run_are_refused(setting, value):
 
 
 def test_refused_weights_do_not_stay_for_a_training(photographs):
+    history = Path("weights", "Model1.csv")
+    history.write_text(history.read_text().replace("picture_psnr: 3", "picture_psnr: 2"))
     model = notebooks.network("Model1")
-    with pytest.raises(common.WeightsError):
-        common.load_reference(model, **{**SETTINGS, "seed": 1})
+    with pytest.raises(common.WeightsError, match="belongs to another network"):
+        common.load_reference(model, **SETTINGS)
     with pytest.raises(RuntimeError, match="run the cell that builds it"):
         common.train(model, photographs, epochs=1, **SETTINGS)
 
@@ -98,7 +100,7 @@ def test_weights_load_without_a_warning(name, recwarn):
 def test_weights_do_not_go_into_another_network():
     model = notebooks.network("Model2")
     without_skip = keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
-    with pytest.raises(common.WeightsError, match="belong to another network"):
+    with pytest.raises(common.WeightsError, match="belongs to another network"):
         common.load_reference(without_skip, **SETTINGS)
 
 
@@ -123,7 +125,7 @@ def test_missing_weights_are_named(suffix):
 def test_damaged_files_are_refused(file, kept):
     path = Path("weights", file)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(common.WeightsError, match="or is damaged"):
+    with pytest.raises(common.WeightsError, match="is damaged"):
         common.load_reference(notebooks.network("Model1"), **SETTINGS)
 
 
@@ -150,9 +152,9 @@ def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):
     settings.source = settings.source.replace('TRAINING = "resume"', 'TRAINING = "reference"')
     nbclient.NotebookClient(notebook, timeout=300).execute()
     assert any("Not trained here" in printed(cell) for cell in notebook.cells if "outputs" in cell)
-    assert Path("build/Model3.png").read_bytes() == (ROOT / "Model3.png").read_bytes()
-    [results] = [cell for cell in notebook.cells if "results" in notebooks.tags(cell)]
-    assert f"Model3 {readme_figure('Model3')}" in printed(results)
+    ours, shipped = (common.open_picture(folder / "Model3.png").astype(int)
+                     for folder in (Path("build"), ROOT))
+    assert np.abs(ours - shipped).max() <= 1  # versions and backends may round otherwise
     assert not Path("build/checkpoints").exists()
 
 
@@ -194,3 +196,5 @@ def test_colour_cast_is_measured_away_from_black_and_white():
     for noise_std in (0.1, 0.2):
         cast = common.colour_cast(clean, images, noise_std)
         np.testing.assert_allclose(cast, [2.55, 0, -5.1], atol=1e-3)
+    cast = common.colour_cast(clean, images, 0.09)
+    np.testing.assert_allclose(cast, 255 * np.mean(images - clean, axis=(0, 1)), atol=1e-3)

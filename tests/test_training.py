@@ -110,7 +110,6 @@ def test_stopped_run_goes_on_and_ends_like_one_that_was_not(monkeypatch, tmp_pat
     assert_same(weights(again), weights(whole))
 
 
-
 @same_sums
 def test_stopping_twice_puts_the_network_back_twice(monkeypatch, data):
     model = small_network()
@@ -274,7 +273,7 @@ def test_damaged_checkpoint_is_set_aside_for_the_one_before_it(data, capsys, dam
     again = small_network()
     run = common.train(again, data, **SETTINGS)
     output = capsys.readouterr().out
-    assert re.search(r"damaged \(.*\) and was set aside as checkpoints.*damaged: using", output)
+    assert re.search(r"damaged \(.*\) and was set aside as checkpoints.*damaged\.", output)
     assert "Going on after epoch 1 of 2" in output
     assert checkpoints() == ["damaged", "npz", "previous.npz"]
     assert run["loss"] == expected["loss"]
@@ -312,13 +311,37 @@ def test_one_setting_trains_afresh(monkeypatch, data, capsys):
     again = common.train(small_network(), data, **SETTINGS, training="afresh")
     assert again["seconds"] != finished["seconds"]
     assert again["loss"] == finished["loss"]
-    assert "not trained again" not in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert 'Now set TRAINING = "resume"' in output and "not trained again" not in output
     stop_training_in(monkeypatch, epoch=1, step=1)
     model = small_network()
     common.train(model, data, **SETTINGS, training="afresh")
     assert 'Run this cell again, with TRAINING = "resume", to go on' in capsys.readouterr().out
     assert len(common.train(model, data, **SETTINGS)["loss"]) == 1
     assert "Going on after epoch 1" in capsys.readouterr().out
+
+
+def test_run_that_goes_on_elsewhere_names_both_backends(monkeypatch, data):
+    model = small_network()
+    with monkeypatch.context() as patch:
+        stop_training_in(patch, epoch=1, step=1)
+        begun = common.train(model, data, **SETTINGS)
+    monkeypatch.setattr(common, "describe_backend", lambda: "another device")
+    finished = common.train(model, data, **SETTINGS)
+    assert finished["backend"] == f"{begun['backend']}, then another device"
+
+
+def test_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(monkeypatch, data):
+    common.train(small_network(), data, **SETTINGS)
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", locked)
+        with pytest.raises(PermissionError):
+            common.train(small_network(), data, **SETTINGS)
+    assert checkpoints() == ["npz", "previous.npz"]
 
 
 def test_an_unknown_way_to_train_is_refused(data):
