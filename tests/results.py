@@ -27,4 +27,4 @@ if __name__ == "__main__":
     if folder == "build":
         print("This was a quick run: a sign that all works, not what the networks can do.\n"
               "The real one, on CIFAR-10, takes 2 to 4 minutes per epoch and model on two cores:\n"
-              "make notebooks (100 epochs), or make notebooks EPOCHS=3.")
+              "make notebooks (100 epochs), or make notebooks EPOCHS=10.")
