@@ -44,7 +44,7 @@ ROWS |= {
     "recipe-no-warm-up": {**RECIPE, "schedule": "cosine"},
     "recipe-1e-3": {**RECIPE, "rate": 1e-3},
     "recipe-4e-3": {**RECIPE, "rate": 4e-3},
-    "recipe-he": {**RECIPE, "init": "he_normal"},
+    "recipe-beta2-0.99": {**RECIPE, "optimizer": {"beta_2": 0.99}},
     "recipe-turned": {**RECIPE, "turned": True},
 }
 
