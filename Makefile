@@ -33,8 +33,8 @@ test: .venv/installed
 notebooks: export DENOISE_QUICK =
 notebooks: .venv/installed
 	@.venv/bin/python -c 'import common, sys; sys.exit(common.load_data().name != "CIFAR-10")' || { \
-		echo "The committed notebooks are to come from CIFAR-10: unset DENOISE_DATA, or let it name"; \
-		echo "a cifar10.npz. To train on other data, run the notebooks in Jupyter."; exit 1; }
+		echo "The committed notebooks are to come from CIFAR-10, and it is not at hand: let DENOISE_DATA"; \
+		echo "name a cifar10.npz, or unset it to download. For other data, use Jupyter."; exit 1; }
 	@mkdir -p build/real
 	@for name in $(NOTEBOOKS); do \
 		echo "Running $$name.ipynb …"; \

@@ -235,12 +235,13 @@ def _cifar10_or_photographs():
         return Data("CIFAR-10", train, test)
     except Exception as error:  # Keras raises a bare Exception for a failed download
         _print_framed(
-            "CIFAR-10 COULD NOT BE LOADED: TRAINING ON PHOTOGRAPHS INSTEAD",
+            "CIFAR-10 COULD NOT BE LOADED: PHOTOGRAPHS TAKE ITS PLACE",
             "Tried: keras.datasets.cifar10.load_data(), that is Keras's cache, then its download.",
             f"Reason: {error}",
-            "The figures below are not CIFAR-10's. To give the data by hand, save it as an npz",
-            "file with the arrays x_train and x_test (uint8, number × 32 × 32 × 3), set the",
-            "environment variable DENOISE_DATA to its path, and run all cells again.")
+            "The figures below are not CIFAR-10's. To give it by hand, save it as cifar10.npz",
+            "with the arrays x_train and x_test (uint8, number × 32 × 32 × 3), set the environment",
+            "variable DENOISE_DATA to its path, for instance in a cell at the top, by",
+            "%env DENOISE_DATA=…, and run all cells again.")
         return _photographs()
     finally:
         socket.setdefaulttimeout(timeout)
@@ -716,7 +717,7 @@ class _LiveDisplay(keras.callbacks.Callback):
             an_epoch = per_step * run["steps"]
             shorter = max(1, int(1800 / an_epoch))
             text += (f"\nToo long? Stop this cell, set EPOCHS = {shorter} "
-                     f"(about {duration(shorter * an_epoch)}) and run all cells again.")
+                     f"(about {duration(shorter * an_epoch)}) and run all cells: that starts anew.")
         return text
 
     def show_status(self, text):

@@ -159,7 +159,7 @@ def test_failed_download_is_announced_and_replaced_by_photographs(monkeypatch, c
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
     assert common.load_data().name == "photographs"
     warning = capsys.readouterr().out
-    assert "TRAINING ON PHOTOGRAPHS INSTEAD" in warning
+    assert "PHOTOGRAPHS TAKE ITS PLACE" in warning
     assert "Keras's cache, then its download" in warning
     assert "None -- timed out" in warning
     assert "DENOISE_DATA" in warning
