@@ -346,7 +346,7 @@ def colour_cast(clean, images, noise_std):
 
 MONITORED_IMAGES = 2000
 POINTS_PER_EPOCH = 20
-STEPS_PER_CALL_ON_GPU = 16  # so that its steps do not wait for Python's
+STEPS_PER_CALL_ON_GPU = 16  # so that the GPU does not wait for Python after every step
 HISTORY = ("loss", "psnr", "learning_rate", "seconds")  # what a run records of each epoch
 REFERENCE = pathlib.Path("weights")
 
