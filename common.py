@@ -1,7 +1,8 @@
 """What Model1.ipynb, Model2.ipynb and Model3.ipynb share, in the order in which they use it.
 
 Images are NumPy arrays in the order (number, height, width, 3). Files and data sets hold them as
-uint8 from 0 to 255; networks and metrics take float32 from 0 to 1.
+uint8 from 0 to 255; networks and metrics take float32 from 0 to 1. A picture, one image of any
+size, may also be grey, have an alpha channel (transparency), or be uint16.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -23,7 +25,9 @@ import IPython
 import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
+import skimage.filters
 import skimage.metrics
+import skimage.restoration
 from IPython.display import Image as PngImage
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -57,7 +61,7 @@ with _silenced_stderr():
 
     DEVICES = keras.distribution.list_devices()
 
-BUNDLE = "denoising coursework 2"  # each notebook checks this: other projects have a common.py too
+BUNDLE = "denoising coursework 3"  # each notebook checks this: other projects have a common.py too
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
 
@@ -273,13 +277,26 @@ def _photo_patches(names, number, seed):
 
 
 def to_float(images):
-    """Return uint8 `images` of any shape as float32 in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
+    """Return uint8 or uint16 `images` of any shape as float32 in [0, 1]; float ones as float32."""
+    if np.issubdtype(images.dtype, np.floating):
+        return images.astype(np.float32)
+    return images.astype(np.float32) / np.float32(np.iinfo(images.dtype).max)
+
+
+def from_float(images, dtype):
+    """Return float `images` of any shape as `dtype` (uint8, uint16 or float), clipped to [0, 1].
+
+    Whole numbers are the values times 255 (uint8) or 65,535 (uint16), rounded.
+    """
+    images = np.clip(images, 0, 1)
+    if np.issubdtype(dtype, np.floating):
+        return images.astype(dtype)
+    return np.round(images * np.iinfo(dtype).max).astype(dtype)
 
 
 def to_uint8(images):
     """Return float `images` of any shape as uint8: clipped to [0, 1], times 255, rounded."""
-    return np.round(np.clip(images, 0, 1) * 255).astype(np.uint8)
+    return from_float(images, np.uint8)
 
 
 def add_noise(images, noise_std, seed):
@@ -452,9 +469,9 @@ def train(model, data, *, epochs, batch_size, noise_std, seed, training="resume"
         run = live.run = json.loads(kept["run"])
         _restore(model, kept)
         live.show_curves()
-        live.show_status(_stopped_message(run, training))
+        live.status.show(_stopped_message(run, training))
         return run
-    live.show_status(describe_run(run))
+    live.status.show(describe_run(run))
     return run
 
 
@@ -649,6 +666,21 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
+class _StatusLine:
+    """A text that is updated in place in a notebook, and printed line by line elsewhere."""
+
+    def __init__(self, text):
+        self.in_notebook = IPython.get_ipython() is not None
+        if self.in_notebook:
+            self.display = display({"text/plain": text}, raw=True, display_id=True)
+
+    def show(self, text):
+        if self.in_notebook:
+            self.display.update({"text/plain": text}, raw=True)
+        else:
+            print(text)
+
+
 class _LiveDisplay(keras.callbacks.Callback):
     """A line of text and the curves, updated in place while the network trains."""
 
@@ -656,8 +688,8 @@ class _LiveDisplay(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.in_notebook = IPython.get_ipython() is not None
+        self.status = _StatusLine("Starting …")
         if self.in_notebook:
-            self.status = display({"text/plain": "Starting …"}, raw=True, display_id=True)
             self.curves = display({"text/plain": ""}, raw=True, display_id=True)
         self.first_step = None  # the first step of this call: it compiles, so it is not timed
         self.shown = 0.0
@@ -687,7 +719,7 @@ class _LiveDisplay(keras.callbacks.Callback):
         self._extend_curve(step, logs["loss"])
         if now - self.shown > 1:
             self.shown = now
-            self.show_status(self._progress(step, logs["loss"], now))
+            self.status.show(self._progress(step, logs["loss"], now))
         if now - self.drawn > 10:
             self.drawn = now
             self.show_curves()
@@ -720,12 +752,6 @@ class _LiveDisplay(keras.callbacks.Callback):
                      f"(about {duration(shorter * an_epoch)}) and run all cells: that starts anew.")
         return text
 
-    def show_status(self, text):
-        if self.in_notebook:
-            self.status.update({"text/plain": text}, raw=True)
-        else:
-            print(text)
-
     def show_curves(self):
         if not self.in_notebook:
             return
@@ -752,13 +778,19 @@ def count(number, noun):
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-# ---- Pictures ------------------------------------------------------------------------------------
+# ---- Pictures: read and write --------------------------------------------------------------------
 
 NOISY_PICTURE = "noisy.png"
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
+COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}  # of so many channels: one may be alpha, which is none
 
 
 class PictureError(ValueError):
-    """A picture cannot be denoised as it is."""
+    """A picture cannot be denoised as it is, or not under the name that was given."""
+
+
+class PictureFileError(OSError):
+    """A picture file cannot be read or written: no permission, no room."""
 
 
 def clean_picture():
@@ -781,11 +813,21 @@ def noisy_picture():
 
 
 def open_picture(name):
-    """Read the picture file `name`. Returns uint8, (height, width, 3).
+    """Read the picture file `name`: PNG, JPEG, TIFF, WebP, GIF or BMP, 8 bits or 16-bit grey.
 
-    A missing noisy.png is made anew. A photograph is turned upright as its EXIF data say. Raises
-    PictureError, which says what to do, for a file that is missing, no picture, or not 8-bit RGB.
+    Returns (height, width) if it is grey, (height, width, 2) with alpha, (height, width, 3) if it
+    has colours, (height, width, 4) with alpha; uint16 for 16 bits, else uint8. Palettes and 1 bit
+    are written out as colours and greys. A photograph is turned upright as its EXIF data say. Of
+    several frames or pages it is the first, and a line says so. A missing noisy.png is made anew.
+
+    Raises PictureError, which says what to do, for a file that is missing, damaged, or of another
+    kind, and PictureFileError for one that the system does not let us read.
     """
+    return _read_picture(name)[0]
+
+
+def _read_picture(name):
+    """Read a picture as open_picture() does. Returns its pixels and its ICC profile or None."""
     path = pathlib.Path(name)
     if str(name) == NOISY_PICTURE and not path.exists():
         save_picture(noisy_picture(), path)
@@ -793,37 +835,306 @@ def open_picture(name):
         raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: "
                            "put it there, or change PICTURE in the settings cell.")
     try:
-        with Image.open(path) as picture:
-            deep = ";16" in str(picture.tile)  # Pillow opens 16-bit RGB as 8 bits without a word
-            if deep or picture.mode != "RGB":
-                raise PictureError(_not_rgb(name, picture.mode, deep))
-            return np.array(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(f"{name} cannot be read as a picture: {error}") from error
+        with Image.open(path, formats=FORMATS) as picture:
+            picture.verify()  # a PNG's checksums, which decoding passes over
+        with Image.open(path, formats=FORMATS) as picture:
+            if getattr(picture, "is_animated", False):
+                print(f"{name} holds several pictures; this is the first of them.")
+                picture.seek(0)
+            return _pixels(name, picture), picture.info.get("icc_profile")
+    except PictureError:
+        raise
+    except Exception as error:  # Pillow raises errors of many kinds for a damaged file
+        if getattr(error, "errno", None):
+            raise PictureFileError(f"{name} cannot be read: {error}") from error
+        raise PictureError(f"{name} cannot be read as a picture ({', '.join(FORMATS)}): {error}"
+                           ) from error
 
 
-def _not_rgb(name, mode, deep):
-    if deep or mode[0] in "IF":  # Pillow's own conversion would cut these off at 255
-        return (f"{name} has more than 8 bits a channel (mode {mode}), and these networks take "
-                "8-bit RGB. Save it as 8-bit RGB with an image editor.")
-    return (f"{name} has the colour mode {mode}, and these networks take RGB. Convert it: "
-            f'from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png"); '
-            'then set PICTURE = "rgb.png".')
+def _pixels(name, picture):
+    """Decode an opened `picture` into the array that open_picture() returns."""
+    raw = _raw_mode(picture)
+    deep = picture.format in ("PNG", "TIFF") and re.search(r";(12|16|32)", raw)
+    transparent = "transparency" in picture.info
+    if deep and re.fullmatch(r"I;16[BLN]?", raw) and not transparent:
+        return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
+    target = {"1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA",
+              "P": "RGBA" if transparent else "RGB", "PA": "RGBA",
+              "RGB": "RGBA" if transparent else "RGB", "RGBA": "RGBA"}.get(picture.mode)
+    extra = picture.format == "TIFF" and "X" in raw  # channels that Pillow leaves out
+    if deep or extra or target is None:
+        raise PictureError(_refusal(name, picture.mode, raw))
+    return np.array(ImageOps.exif_transpose(picture).convert(target))
 
 
-def denoise(model, picture):
-    """Denoise a `picture` of any size, uint8, (height, width, 3). Returns the same shape and type.
+def _raw_mode(picture):
+    """Return how the file holds a pixel, in Pillow's words, such as RGB;16B for 16-bit colour.
 
-    The network's output is clipped to [0, 1] and rounded to 8 bits.
+    Pillow opens 16-bit colour as 8-bit RGB without a word: only this tells.
     """
-    batch = to_float(picture)[np.newaxis]
-    return to_uint8(keras.ops.convert_to_numpy(model(batch, training=False))[0])
+    arguments = picture.tile[0][3] if picture.tile else picture.mode
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def save_picture(picture, path):
-    """Write `picture`, uint8, (height, width, 3), as a PNG file, whole or not at all."""
-    with replacing(pathlib.Path(path)) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+def _refusal(name, mode, raw):
+    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        return (f"{name} has the colour mode {mode}, and these networks know RGB and grey. Convert "
+                f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png"); '
+                'then set PICTURE = "rgb.png".')
+    return (f"{name} holds its pixels as {raw} (Pillow's mode {mode}): of those with more than 8 "
+            "bits, only grey without transparency and with 16 bits can be kept as it is. Save it "
+            "with 8 bits a channel, RGB or grey, with an image editor.")
+
+
+def save_picture(picture, path, icc_profile=None):
+    """Write `picture` as a PNG file, whole or not at all.
+
+    It has one of the shapes and types that open_picture() returns. Raises PictureFileError if the
+    file cannot be written.
+    """
+    try:
+        with replacing(pathlib.Path(path)) as temporary:
+            Image.fromarray(picture).save(temporary, format="PNG", icc_profile=icc_profile)
+    except OSError as error:
+        raise PictureFileError(f"{path} cannot be written: {error}") from error
+
+
+# ---- Pictures: estimate their noise --------------------------------------------------------------
+
+NOISE_CROP = 512
+NOISE_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+
+
+def estimate_noise(picture):
+    """Estimate the standard deviation of Gaussian noise in a `picture`, in units of [0, 1].
+
+    It has a shape and a type that denoise() takes. scikit-image's estimate_sigma (the median of
+    the finest wavelet coefficients: Donoho and Johnstone, Biometrika 1994) reads too little where
+    black and white have cut noise off. So it is read against itself: which noise, added to a
+    smoothed copy and clipped, gives the same estimate? Fine texture still counts as noise.
+
+    Looks at no more than the middle 512×512 pixels. Returns a float, or None for a picture of less
+    than 16 pixels a side.
+    """
+    height, width = picture.shape[:2]
+    if min(height, width) < 16:
+        return None
+    top, left = max(0, (height - NOISE_CROP) // 2), max(0, (width - NOISE_CROP) // 2)
+    values = to_float(_colours(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP])
+    smooth = skimage.filters.gaussian(values, 2, channel_axis=-1)
+    noise = np.random.default_rng(0).standard_normal(values.shape, dtype=np.float32)
+    estimates = [_estimate_sigma(np.clip(smooth + level * noise, 0, 1)) for level in NOISE_LEVELS]
+    return float(np.interp(_estimate_sigma(values), [0, *estimates], [0, *NOISE_LEVELS]))
+
+
+def _estimate_sigma(values):
+    return skimage.restoration.estimate_sigma(values, average_sigmas=True, channel_axis=-1)
+
+
+def describe_noise(picture, noise_std):
+    """Return in words how the noise of `picture` compares with the `noise_std` of the training."""
+    estimate = estimate_noise(picture)
+    if estimate is None:
+        return "The picture is too small to estimate its noise."
+    text = f"Its noise is about {estimate:.2f}; the network was trained on {noise_std:.2f}."
+    if estimate < 0.7 * noise_std:
+        text += "\nThat is weaker: expect the network to take away fine detail along with it."
+    elif estimate > 1.3 * noise_std:
+        text += ("\nThat is stronger: expect much of it to stay, or add "
+                 f"scale={noise_std / estimate:.2f} to the call that denoises the picture.")
+    return text
+
+
+# ---- Pictures: denoise ---------------------------------------------------------------------------
+
+WINDOW = 512  # pixels a side of what the network sees at once
+STATUS_INTERVAL = 3  # seconds
+POINTWISE = {"InputLayer", "GaussianNoise", "GaussianDropout", "Dropout", "SpatialDropout2D",
+             "Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Identity", "Rescaling", "Add",
+             "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
+ALONG_AN_AXIS = {"BatchNormalization", "Concatenate"}
+CONVOLUTIONS = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D"}
+
+
+def denoise(model, image, scale=1.0):
+    """Denoise an `image` of any size. Returns the same shape, type and range.
+
+    `image` is (height, width) or (height, width, channels), where 1 channel is grey, 2 are grey and
+    alpha, 3 red, green, blue, and 4 those and alpha; alpha is not touched. It is uint8, uint16 or
+    float; a float one is meant to be in [0, 1] but for its noise, and is returned clipped.
+
+    Large ones go through the network in windows that overlap by as much as it reaches, so that the
+    result is that of the whole at once (see reach()). If it takes long, its progress is shown.
+
+    `scale` (above 0, at most 1) is for noise stronger than the network was trained on: the contrast
+    that the network sees, so that noise of 0.2 is 0.1 at a scale of 0.5. The contrast of grey is
+    1/√3 of that: its noise is the same in all three channels, where the network expects it to
+    differ, so that the brightness of grey is √3 times as noisy.
+
+    Raises PictureError for an array of another shape, type or range, and ValueError for a network
+    that does not keep an image's size.
+    """
+    image = np.asarray(image)
+    _check_image(image)
+    if not 0 < scale <= 1:
+        raise PictureError(f"scale is {scale}; it must be above 0 and at most 1.")
+    result = np.array(image, order="C")
+    source, target = _colours(image), _colours(result)
+    contrast = np.float32(scale / np.sqrt(3 / source.shape[2]))
+    windows = _windows(model, image.shape[:2])
+    progress = _Progress(len(windows))
+    for window, part, place in windows:
+        values = _through_network(model, to_float(source[window]), contrast)
+        target[place] = from_float(values[part], image.dtype)
+        progress.step()
+    return result
+
+
+def _check_image(image):
+    floating = np.issubdtype(image.dtype, np.floating)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in COLOURS):
+        raise PictureError(f"The array has the shape {image.shape}; an image is (height, width) or "
+                           "(height, width, channels) with 1 to 4 channels.")
+    if 0 in image.shape:
+        raise PictureError(f"The array has the shape {image.shape}: there are no pixels in it.")
+    if not floating and image.dtype not in (np.uint8, np.uint16):
+        raise PictureError(f"The array is {image.dtype}; an image is uint8, uint16, or float with "
+                           "values from 0 to 1.")
+    if floating and not (image.min() >= -2 and image.max() <= 3):  # not so for NaN either
+        raise PictureError(f"The array holds values from {image.min()} to {image.max()}; a float "
+                           "image has values from 0 to 1, and noise does not lead far from there.")
+
+
+def _colours(image):
+    """Return a view of the colours of `image`, without alpha: (height, width, 1 or 3)."""
+    channels = image if image.ndim == 3 else image[:, :, np.newaxis]
+    return channels[:, :, :COLOURS[channels.shape[2]]]
+
+
+def _through_network(model, values, contrast):
+    """Apply the network to float32 `values` (height, width, 1 or 3) at a contrast about 0.5."""
+    grey = (1 - contrast) / 2
+    batch = np.repeat(contrast * values + grey, 3 // values.shape[2], axis=2)[np.newaxis]
+    denoised = model.predict_on_batch(batch)[0]
+    if denoised.shape != batch[0].shape:
+        raise ValueError(f"The network makes {denoised.shape} of an image {batch[0].shape}; a "
+                         "denoiser keeps height, width and the three colours.")
+    if values.shape[2] == 1:
+        denoised = denoised.mean(axis=2, keepdims=True)
+    return (denoised - grey) / contrast
+
+
+def _windows(model, size):
+    """Return how to go through an image of `size` (height, width) piece by piece.
+
+    Each piece is (window, part, place): show the network `window` of the image, keep `part` of what
+    comes out, and put it to `place` in the result. All windows are equally large.
+    """
+    try:
+        halo = reach(model)
+    except ValueError as error:
+        print(f"{error}\nSo the image goes through the network in one piece.")
+        spans = [[(0, length, 0, length)] for length in size]
+    else:
+        spans = [_spans(length, halo) for length in size]
+    return [(np.s_[top:bottom, left:right],
+             np.s_[up - top:down - top, first - left:last - left], np.s_[up:down, first:last])
+            for top, bottom, up, down in spans[0] for left, right, first, last in spans[1]]
+
+
+def _spans(length, halo):
+    """Cut `length` pixels. Returns for each window its start and stop and those of what is valid.
+
+    Within `halo` pixels of a cut, the network misses what lies beyond. At the image's own edges
+    there is nothing to miss.
+    """
+    most = max(WINDOW - 2 * halo, 1)
+    number = max(1, -(-(length - 2 * halo) // most))
+    step = -(-(length - 2 * halo) // number)
+    window = min(length, step + 2 * halo)
+    starts = [min(i * step, length - window) for i in range(number)]
+    return [(start, start + window, start + halo if start else 0,
+             start + window - halo if start + window < length else length) for start in starts]
+
+
+def reach(model):
+    """Return by how many pixels, at most, the network looks beyond a pixel to compute it.
+
+    Each convolution with stride 1 and same padding adds dilation × (kernel size - 1) / 2; what
+    works on single pixels adds nothing. Five 3×3 convolutions reach 5 pixels.
+
+    Raises ValueError for a network in which another layer stands.
+    """
+    try:
+        entries = model.get_config()["layers"]
+    except (NotImplementedError, KeyError):
+        raise ValueError(f"How far {model.name} reaches is not known: it cannot list its layers."
+                         ) from None
+    return sum(_layer_reach(entry) * max(1, len(entry.get("inbound_nodes", ())))
+               for entry in entries)
+
+
+def _layer_reach(entry):
+    kind, config = entry["class_name"], entry["config"]
+    ours = str(entry["module"]).split(".")[0] == "keras"
+    if ours and kind in POINTWISE:
+        return 0
+    if ours and kind in ALONG_AN_AXIS and config["axis"] in (-1, 3):
+        return 0
+    if (ours and kind in CONVOLUTIONS and set(np.ravel(config["strides"])) == {1}
+            and config["padding"] == "same" and config["data_format"] == "channels_last"):
+        spread = np.subtract(config["kernel_size"], 1) * config["dilation_rate"]
+        return int(-(-np.max(spread) // 2))
+    raise ValueError(f"How far the network reaches is not known, because of {config.get('name')} "
+                     f"({kind}).")
+
+
+class _Progress:
+    """Show how many of `total` steps are done, every few seconds and only if it takes that long."""
+
+    def __init__(self, total):
+        self.total, self.done = total, 0
+        self.start = self.shown = time.perf_counter()
+        self.line = None
+
+    def step(self):
+        self.done += 1
+        now = time.perf_counter()
+        last = self.done == self.total
+        if now - self.shown < STATUS_INTERVAL and not (self.line and last):
+            return
+        self.shown = now
+        self.line = self.line or _StatusLine("")
+        spent = now - self.start
+        left = duration(spent * (self.total - self.done) / self.done)
+        self.line.show(f"Denoised {self.done} of {self.total} parts, "
+                       + (f"in {duration(spent)}" if last else f"{left} left"))
+
+
+def denoise_file(model, source, target, scale=1.0):
+    """Denoise the picture file `source` and write the result to `target`, a PNG file.
+
+    For what `source` may be, see open_picture(); its ICC profile is kept. `scale` is denoise()'s.
+    Returns the denoised pixels. Raises PictureError or PictureFileError, and leaves no file and no
+    part of one behind, if the picture cannot be denoised or the result not be written.
+    """
+    source, target = pathlib.Path(source), pathlib.Path(target)
+    _check_target(source, target)
+    image, icc_profile = _read_picture(source)
+    denoised = denoise(model, image, scale)
+    save_picture(denoised, target, icc_profile)
+    return denoised
+
+
+def _check_target(source, target):
+    if target.suffix.lower() != ".png":
+        raise PictureError(f"The result {target} would be a PNG file: let its name end in .png.")
+    if not target.parent.is_dir():
+        raise PictureError(f"There is no folder {target.parent} to write {target.name} to.")
+    if target.is_dir():
+        raise PictureError(f"{target} is a folder: name a file.")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise PictureError(f"{target} is the noisy picture itself: give the result another name.")
 
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------
@@ -841,8 +1152,8 @@ def _new_figure(width, height, picture_format):
 
 
 def _show_image(axes, image, title):
-    image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
-    axes.imshow(image, interpolation="nearest")
+    colours = np.clip(to_float(_colours(image)), 0, 1)
+    axes.imshow(np.repeat(colours, 3 // colours.shape[2], axis=2), interpolation="nearest")
     axes.set_title(title, fontsize=11)
     axes.set_axis_off()
 
@@ -922,25 +1233,31 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
 def plot_picture(noisy, denoised, clean, title, zoom=(0.12, 0.39)):
     """Draw a picture before and after denoising, what was removed, and a zoomed crop of each.
 
-    `noisy`, `denoised` and, unless it is None, `clean` are uint8, (height, width, 3). The crop is
-    a fifth of the picture's shorter side; `zoom` is where its top left corner lies, as fractions
-    of height and width.
+    `noisy`, `denoised` and, unless it is None, `clean` have the same shape and type, one of those
+    that denoise() takes; alpha is not drawn. The crop is a fifth of the picture's shorter side;
+    `zoom` is where its top left corner lies, as fractions of height and width.
     """
-    def with_psnr(name, picture):
-        return name if clean is None else f"{name}: {psnr(clean, picture):.2f} dB"
-
-    removed = 0.5 + 2 * (to_float(noisy) - to_float(denoised))
-    pictures = {with_psnr("noisy", noisy): noisy, with_psnr("denoised", denoised): denoised,
-                "removed (grey: nothing), ×2": removed}
+    names = ["noisy", "denoised", "removed (grey: nothing), ×2"]
     if clean is not None:
-        pictures = {"clean": clean, **pictures}
+        names = ["clean", *(f"{name}: {psnr(clean, picture):.2f} dB"
+                            for name, picture in zip(names, (noisy, denoised))), names[2]]
     height, width = noisy.shape[:2]
+    step = max(1, max(height, width) // 1000)  # the whole is drawn small: leave out what none sees
     size = max(1, min(height, width) // 5)
     top, left = int(zoom[0] * (height - size)), int(zoom[1] * (width - size))
-    figure = _new_figure(3.2 * len(pictures), 7.1, "jpeg")
+    figure = _new_figure(3.2 * len(names), 7.1, "jpeg")
     figure.suptitle(title)
-    axes = figure.subplots(2, len(pictures))
-    for (whole, crop), (title, picture) in zip(axes.T, pictures.items()):
-        _show_image(whole, picture, title)
-        whole.add_patch(plt.Rectangle((left, top), size, size, fill=False, color="yellow", lw=2))
-        _show_image(crop, picture[top:top + size, left:left + size], "")
+    wholes, crops = figure.subplots(2, len(names))
+    for axes, cut in ((wholes, np.s_[::step, ::step]),
+                      (crops, np.s_[top:top + size, left:left + size])):
+        pictures = [noisy[cut], denoised[cut], _removed(noisy[cut], denoised[cut])]
+        for ax, picture in zip(axes, pictures if clean is None else [clean[cut], *pictures]):
+            _show_image(ax, picture, "")
+    for ax, name in zip(wholes, names):
+        ax.set_title(name, fontsize=11)
+        ax.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step, fill=False,
+                                   color="yellow", lw=2))
+
+
+def _removed(noisy, denoised):
+    return 0.5 + 2 * (to_float(_colours(noisy)) - to_float(_colours(denoised)))

@@ -1,0 +1,299 @@
+"""Denoising arrays of every size and kind: in windows as if at once, with alpha and type kept."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import common
+import notebooks
+
+
+def network(*stack):
+    """Return a network of any input size from layers that follow each other."""
+    image = x = keras.Input((None, None, 3))
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def random_image(*shape, dtype=np.uint8, seed=0):
+    return common.from_float(np.random.default_rng(seed).random(shape), dtype)
+
+
+@pytest.fixture(scope="module")
+def trained(name):
+    model = notebooks.network(name)
+    keras.Model(model.input, model.output).load_weights(
+        notebooks.ROOT / "weights" / f"{name}.weights.h5")
+    return model
+
+
+def at_once(model, image):
+    """Return what the network makes of the whole of an RGB image, by Keras alone."""
+    return np.clip(model.predict(common.to_float(image)[np.newaxis], verbose=0)[0], 0, 1)
+
+
+def cut(size):
+    return len(common._spans(size[0], 5)) * len(common._spans(size[1], 5))
+
+
+SIZES = [(1, 1), (1, 97), (97, 1), (4, 5), (9, 200), (31, 32), (32, 33), (42, 41), (43, 54), (55, 64),
+         (65, 66), (127, 83)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_windows_put_together_equal_the_whole(trained, monkeypatch, size):
+    monkeypatch.setattr(common, "WINDOW", 32)
+    assert (cut(size) > 1) == (max(size) > 32)
+    image = random_image(*size, 3, dtype=np.float32)
+    np.testing.assert_allclose(common.denoise(trained, image), at_once(trained, image),
+                               rtol=0, atol=1e-5)
+
+
+def test_windows_put_together_equal_the_whole_in_grey_levels(trained, monkeypatch):
+    monkeypatch.setattr(common, "WINDOW", 64)
+    image = common.noisy_picture()[:401, :307]
+    difference = common.denoise(trained, image).astype(int) - common.to_uint8(
+        at_once(trained, image))
+    assert np.abs(difference).max() <= 1
+    assert np.mean(difference != 0) < 1e-4
+
+
+@pytest.mark.parametrize("length", [1, 10, 11, 31, 32, 33, 53, 54, 55, 1000])
+@pytest.mark.parametrize("halo", [0, 1, 5, 15, 16, 40])
+def test_windows_cover_each_pixel_and_are_equally_large(monkeypatch, length, halo):
+    monkeypatch.setattr(common, "WINDOW", 32)
+    spans = common._spans(length, halo)
+    assert len({stop - start for start, stop, _, _ in spans}) == 1
+    covered = np.zeros(length, bool)
+    for start, stop, first, last in spans:
+        assert 0 <= start <= first < last <= stop <= length
+        assert first - start >= halo or start == 0
+        assert stop - last >= halo or stop == length
+        covered[first:last] = True
+    assert covered.all()
+
+
+def test_windows_are_no_larger_than_they_must(monkeypatch):
+    for length in (513, 600, 1024, 4000, 6000):
+        spans = common._spans(length, 5)
+        assert spans[0][1] <= common.WINDOW
+        assert sum(stop - start for start, stop, _, _ in spans) < 1.05 * length
+
+
+def skipping_network():
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, image + layers.Conv2D(3, 3, padding="same")(image))
+
+
+def twice_network():
+    image = keras.Input((None, None, 3))
+    layer = layers.Conv2D(3, 3, padding="same")
+    return keras.Model(image, layer(layer(image)))
+
+
+def conv(kernel, **options):
+    return layers.Conv2D(3, kernel, padding="same", **options)
+
+
+@pytest.mark.parametrize("build, pixels", [
+    (lambda: network(conv(1)), 0),
+    (lambda: network(conv(3), layers.ReLU(), conv((1, 7))), 4),
+    (lambda: network(conv(3, dilation_rate=3)), 3),
+    (lambda: network(conv(5, dilation_rate=2), layers.BatchNormalization()), 4),
+    (lambda: network(conv(2)), 1),
+    (lambda: network(conv(4), conv(3)), 3),
+    (lambda: network(layers.DepthwiseConv2D(3, padding="same")), 1),
+    (lambda: keras.Sequential([keras.Input((None, None, 3)), conv(3), conv(3)]), 2),
+    (skipping_network, 1),
+    (twice_network, 2),
+])
+def test_reach_follows_from_the_network(monkeypatch, capsys, build, pixels):
+    monkeypatch.setattr(common, "WINDOW", 16)
+    keras.utils.set_random_seed(0)
+    model = build()
+    assert common.reach(model) == pixels
+    image = random_image(40, 37, 3, dtype=np.float32)
+    np.testing.assert_allclose(common.denoise(model, image), at_once(model, image),
+                               rtol=0, atol=1e-5)
+    assert capsys.readouterr().out == ""
+
+
+def test_reach_of_the_notebooks_networks(trained):
+    assert common.reach(trained) == 5
+
+
+class Add(layers.Layer):
+    """A layer by the name of one of Keras's own that looks at the whole image."""
+
+    def call(self, x):
+        return x + keras.ops.mean(x, axis=(1, 2), keepdims=True)
+
+
+@pytest.mark.parametrize("layer", [
+    lambda: layers.Lambda(lambda x: x - keras.ops.mean(x)),
+    Add,
+    lambda: layers.MaxPooling2D(3, strides=1, padding="same"),
+    lambda: layers.GroupNormalization(3),
+    lambda: network(conv(3)),
+])
+def test_a_network_of_unknown_reach_is_not_cut_and_says_so(monkeypatch, capsys, layer):
+    monkeypatch.setattr(common, "WINDOW", 16)
+    keras.utils.set_random_seed(0)
+    model = network(layer())
+    with pytest.raises(ValueError, match="How far the network reaches is not known, because of"):
+        common.reach(model)
+    image = random_image(40, 37, 3, dtype=np.float32)
+    np.testing.assert_allclose(common.denoise(model, image), at_once(model, image),
+                               rtol=0, atol=1e-5)
+    assert "in one piece" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layer", [
+    lambda: layers.Conv2D(3, 3, padding="valid"),
+    lambda: layers.Conv2D(3, 3, padding="same", strides=2),
+    lambda: layers.Conv2D(1, 3, padding="same"),
+])
+def test_a_network_that_does_not_keep_the_size_is_refused(layer):
+    with pytest.raises(ValueError, match=r"of an image \(40, 37, 3\)"):
+        common.denoise(network(layer()), random_image(40, 37, 3))
+
+
+def test_a_network_of_ones_own_class_is_not_cut(capsys):
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    image = random_image(20, 30, 3)
+    np.testing.assert_array_equal(common.denoise(Own(name="own"), image), image)
+    assert "How far own reaches is not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("channels", [(), (1,), (2,), (3,), (4,)])
+def test_shape_type_and_range_are_kept(dtype, channels):
+    image = random_image(23, 17, *channels, dtype=dtype)
+    before = image.copy()
+    same = common.denoise(network(layers.Identity()), image)
+    assert (same.shape, same.dtype) == (image.shape, image.dtype)
+    np.testing.assert_allclose(same, image, rtol=0, atol=0 if image.dtype.kind == "u" else 1e-6)
+    white = common.denoise(network(layers.Rescaling(1, offset=2.0)), image)
+    colours = {2: 1, 4: 3}.get(image.shape[-1], None) if channels else None
+    most = np.iinfo(dtype).max if image.dtype.kind == "u" else 1
+    assert np.all(white[..., :colours] == most) if channels else np.all(white == most)
+    if colours:
+        np.testing.assert_array_equal(white[..., colours:], image[..., colours:])
+    np.testing.assert_array_equal(image, before)
+
+
+def test_values_are_clipped_and_rounded():
+    picture = np.array([[[0, 100, 250]]], np.uint8)
+    for offset, expected in ((0.1, [26, 126, 255]), (-0.1, [0, 74, 224])):
+        brighter = common.denoise(network(layers.Rescaling(1, offset=offset)), picture)
+        np.testing.assert_array_equal(brighter, [[expected]])
+
+
+def test_grey_is_the_mean_of_what_the_network_makes_of_it():
+    tint = network(conv(1))
+    tint.set_weights([np.zeros((1, 1, 3, 3)), np.array([0.1, 0.5, 0.6])])
+    grey = common.denoise(tint, np.full((3, 4), 0.9, np.float32))
+    np.testing.assert_allclose(grey, 0.5 - np.sqrt(3) * 0.1, atol=1e-6)
+
+
+class Spy(layers.Layer):
+    """Passes images on and keeps their standard deviation."""
+
+    def __init__(self):
+        super().__init__()
+        self.contrast = self.add_weight(shape=(), trainable=False)
+
+    def call(self, x):
+        self.contrast.assign(keras.ops.std(x))
+        return x
+
+
+@pytest.mark.parametrize("channels, scale, factor", [
+    (3, 1.0, 1), (3, 0.5, 0.5), (1, 1.0, 3 ** -0.5), (1, 0.5, 0.5 * 3 ** -0.5)])
+def test_scale_is_the_contrast_that_the_network_sees(channels, scale, factor):
+    image = random_image(30, 30, channels, dtype=np.float32)
+    spy = Spy()
+    same = common.denoise(network(spy), image, scale=scale)
+    np.testing.assert_allclose(same, image, atol=1e-6)
+    assert float(spy.contrast) == pytest.approx(factor * image.std(), rel=1e-4)
+
+
+def test_scaling_helps_where_the_noise_is_stronger_and_in_grey(trained):
+    clean = common.to_float(common.clean_picture())[:200, 150:350]
+    noisy = common.add_noise(clean, 0.2, seed=1)
+    assert (common.psnr(clean, common.denoise(trained, noisy, scale=0.5))
+            > common.psnr(clean, common.denoise(trained, noisy)) + 1)
+    grey = clean.mean(axis=2)
+    noisy = common.add_noise(grey, 0.1, seed=1)
+    as_colour = common.denoise(trained, np.repeat(noisy[..., np.newaxis], 3, axis=2)).mean(axis=2)
+    assert common.psnr(grey, common.denoise(trained, noisy)) > common.psnr(grey, as_colour) + 1
+
+
+@pytest.mark.parametrize("image, reason", [
+    (np.zeros(5), r"shape \(5,\)"),
+    (np.zeros((2, 3, 3, 3)), "shape"),
+    (np.zeros((4, 4, 5)), "1 to 4 channels"),
+    (np.zeros((0, 4, 3)), "no pixels"),
+    (np.zeros((4, 4), int), "int64"),
+    (np.zeros((4, 4), bool), "bool"),
+    (np.full((4, 4), 255.0), "values from 0 to 1"),
+    (np.full((4, 4), np.nan), "values from nan"),
+    (np.full((4, 4), -np.inf), "values from -inf"),
+])
+def test_arrays_that_are_no_images_are_refused(image, reason):
+    with pytest.raises(common.PictureError, match=reason):
+        common.denoise(network(layers.Identity()), image)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 1.5, float("nan")])
+def test_scale_that_makes_no_sense_is_refused(scale):
+    with pytest.raises(common.PictureError, match="scale is"):
+        common.denoise(network(layers.Identity()), np.zeros((4, 4)), scale=scale)
+
+
+def test_progress_is_shown_if_it_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr(common, "WINDOW", 16)
+    model, image = network(layers.Identity()), random_image(32, 20, 3)
+    common.denoise(model, image)
+    assert capsys.readouterr().out == ""
+    clock = iter(range(0, 100, 2))  # two seconds a window
+    monkeypatch.setattr(common.time, "perf_counter", lambda: next(clock))
+    common.denoise(model, image)
+    assert capsys.readouterr().out.splitlines() == [
+        "Denoised 2 of 4 parts, 4 s left", "Denoised 4 of 4 parts, in 8 s"]
+
+
+@pytest.mark.parametrize("noise_std", [0.02, 0.05, 0.1, 0.15, 0.2, 0.3])
+@pytest.mark.parametrize("photo", common.TEST_PHOTOS)
+def test_noise_is_estimated_although_it_is_clipped(photo, noise_std):
+    clean = common.to_float(getattr(common.skimage.data, photo)())
+    noisy = common.to_uint8(common.add_noise(clean, noise_std, seed=0))
+    assert common.estimate_noise(noisy) == pytest.approx(noise_std, rel=0.15)
+    grey = common.to_uint8(common.add_noise(clean.mean(axis=2), noise_std, seed=0))
+    assert common.estimate_noise(grey) == pytest.approx(noise_std, rel=0.15)
+
+
+def test_alpha_does_not_count_as_noise():
+    picture = np.full((64, 64, 4), 128, np.uint8)
+    picture[..., 3] = random_image(64, 64)
+    assert common.estimate_noise(picture) == pytest.approx(0, abs=1e-3)
+
+
+def test_noise_is_put_into_words():
+    grey = np.full((100, 100, 3), 0.5, np.float32)
+
+    def words(noise_std):
+        return common.describe_noise(common.add_noise(grey, noise_std, 0), noise_std=0.1)
+
+    assert words(0.1) == "Its noise is about 0.10; the network was trained on 0.10."
+    assert "0.03" in words(0.03) and "weaker: expect" in words(0.03)
+    assert "0.20" in words(0.2) and "stronger: expect" in words(0.2)
+    assert re.search(r"scale=0\.(49|50|51) ", words(0.2))
+    assert "too small" in common.describe_noise(grey[:15], noise_std=0.1)
