@@ -840,7 +840,6 @@ def _read_picture(name):
         with Image.open(path, formats=FORMATS) as picture:
             if getattr(picture, "is_animated", False):
                 print(f"{name} holds several pictures; this is the first of them.")
-                picture.seek(0)
             return _pixels(name, picture), picture.info.get("icc_profile")
     except PictureError:
         raise
@@ -864,7 +863,10 @@ def _pixels(name, picture):
     extra = picture.format == "TIFF" and "X" in raw  # channels that Pillow leaves out
     if deep or extra or target is None:
         raise PictureError(_refusal(name, picture.mode, raw))
-    return np.array(ImageOps.exif_transpose(picture).convert(target))
+    pixels = np.array(ImageOps.exif_transpose(picture).convert(target))
+    if picture.mode in ("P", "PA") and not np.ptp(_colours(pixels), axis=2).any():
+        return pixels[:, :, ::3] if transparent else pixels[:, :, 0]  # a palette of greys
+    return pixels
 
 
 def _raw_mode(picture):

@@ -40,8 +40,8 @@ def cut(size):
     return len(common._spans(size[0], 5)) * len(common._spans(size[1], 5))
 
 
-SIZES = [(1, 1), (1, 97), (97, 1), (4, 5), (9, 200), (31, 32), (32, 33), (42, 41), (43, 54), (55, 64),
-         (65, 66), (127, 83)]
+SIZES = [(1, 1), (1, 97), (97, 1), (4, 5), (9, 200), (31, 32), (32, 33), (42, 41), (43, 54),
+         (55, 64), (65, 66), (127, 83)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -181,11 +181,10 @@ def test_shape_type_and_range_are_kept(dtype, channels):
     assert (same.shape, same.dtype) == (image.shape, image.dtype)
     np.testing.assert_allclose(same, image, rtol=0, atol=0 if image.dtype.kind == "u" else 1e-6)
     white = common.denoise(network(layers.Rescaling(1, offset=2.0)), image)
-    colours = {2: 1, 4: 3}.get(image.shape[-1], None) if channels else None
-    most = np.iinfo(dtype).max if image.dtype.kind == "u" else 1
-    assert np.all(white[..., :colours] == most) if channels else np.all(white == most)
-    if colours:
-        np.testing.assert_array_equal(white[..., colours:], image[..., colours:])
+    if channels in ((2,), (4,)):
+        np.testing.assert_array_equal(white[..., -1], image[..., -1])
+        white = white[..., :-1]
+    assert np.all(white == (np.iinfo(dtype).max if image.dtype.kind == "u" else 1))
     np.testing.assert_array_equal(image, before)
 
 

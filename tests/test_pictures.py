@@ -1,22 +1,41 @@
-"""Pictures as files: noisy.png, reading, denoising, writing."""
+"""Pictures as files: noisy.png; what can be read and is kept; what is refused, losing nothing."""
 
 import errno
+import io
+import pathlib
+import random
 import struct
 import zlib
 
 import keras
 import numpy as np
 import pytest
+import tifffile
+from keras import layers
 from PIL import Image
 
 import common
 from notebooks import ROOT
 
 
-def network(function):
-    """Return a network of any input size that applies `function` to each pixel."""
+def network(layer):
     image = keras.Input((None, None, 3))
-    return keras.Model(image, keras.layers.Lambda(function)(image))
+    return keras.Model(image, layer(image))
+
+
+@pytest.fixture(scope="module")
+def identity():
+    return network(layers.Identity())
+
+
+@pytest.fixture(scope="module")
+def brighten():
+    return network(layers.Rescaling(1, offset=0.2))
+
+
+def random_pixels(*shape, dtype=np.uint8, seed=0):
+    most = np.iinfo(dtype).max
+    return np.random.default_rng(seed).integers(0, most, shape, dtype, endpoint=True)
 
 
 def test_noisy_png_is_the_astronaut_with_noise_of_a_tenth():
@@ -36,75 +55,338 @@ def test_missing_noisy_png_is_made_anew(tmp_path):
     assert (tmp_path / "noisy.png").exists()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 53)])
-def test_denoise_keeps_size_and_values(shape):
-    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    denoised = common.denoise(network(lambda x: x), picture)
-    assert denoised.dtype == np.uint8
-    np.testing.assert_array_equal(denoised, picture)
+@pytest.mark.parametrize("shape, dtype", [
+    ((5, 7), np.uint8), ((5, 7), np.uint16), ((5, 7, 2), np.uint8), ((5, 7, 3), np.uint8),
+    ((5, 7, 4), np.uint8)])
+def test_saved_picture_reads_back_the_same(shape, dtype):
+    picture = random_pixels(*shape, dtype=dtype)
+    common.save_picture(picture, "out.png", b"a profile")
+    read = common.open_picture("out.png")
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, picture)
+    with Image.open("out.png") as written:
+        assert written.info["icc_profile"] == b"a profile"
 
 
-def test_denoise_clips_what_leaves_the_range():
-    picture = np.array([[[0, 100, 250]]], np.uint8)
-    np.testing.assert_array_equal(common.denoise(network(lambda x: x + 0.1), picture),
-                                  [[[26, 126, 255]]])
-    np.testing.assert_array_equal(common.denoise(network(lambda x: x - 0.1), picture),
-                                  [[[0, 74, 224]]])
+# ---- What is read, and kept ----------------------------------------------------------------------
+
+GREY, COLOUR = random_pixels(9, 13), random_pixels(9, 13, 3)
+GREY_ALPHA, COLOUR_ALPHA = random_pixels(9, 13, 2), random_pixels(9, 13, 4)
+DEEP = random_pixels(9, 13, dtype=np.uint16)
+BITS = random_pixels(9, 13) > 127
 
 
-def test_saved_picture_reads_back_the_same(tmp_path):
-    picture = np.random.default_rng(0).integers(60, 90, (5, 7, 3), np.uint8)
-    common.save_picture(picture, tmp_path / "out.png")
-    np.testing.assert_array_equal(common.open_picture(tmp_path / "out.png"), picture)
+def palette():
+    """Return a picture of 9 × 13 pixels with 4 colours, its pixels as RGB, and its indices."""
+    indices, colours = random_pixels(9, 13) % 4, random_pixels(4, 3, seed=1)
+    picture = Image.fromarray(indices)
+    picture.putpalette(colours.tobytes())
+    return picture, colours[indices], indices
 
 
-def test_full_disk_leaves_the_old_picture_and_no_remains(monkeypatch, tmp_path):
-    old = np.zeros((2, 2, 3), np.uint8)
-    common.save_picture(old, tmp_path / "out.png")
+def saved(pixels, name, **options):
+    Image.fromarray(pixels).save(name, **options)
+    return pixels
+
+
+def with_palette(name):
+    picture, colours, _ = palette()
+    picture.save(name)
+    return colours
+
+
+def with_transparent_palette(name):
+    picture, colours, indices = palette()
+    picture.save(name, transparency=bytes([255, 0, 70, 255]))
+    alpha = np.array([255, 0, 70, 255], np.uint8)[indices]
+    return np.dstack([colours, alpha])
+
+
+def with_transparent_grey_palette(name):
+    picture = Image.fromarray(GREY // 64)
+    picture.putpalette(bytes([7, 7, 7, 99, 99, 99, 150, 150, 150, 201, 201, 201]))
+    picture.save(name, transparency=bytes([255, 0, 70, 255]))
+    return np.array([[7, 255], [99, 0], [150, 70], [201, 255]])[GREY // 64]
+
+
+def with_one_transparent_colour(name):
+    pixels = random_pixels(9, 13, 3) // 128
+    Image.fromarray(pixels).save(name, transparency=(1, 0, 1))
+    return np.dstack([pixels, np.where((pixels == (1, 0, 1)).all(axis=2), 0, 255)])
+
+
+def with_one_transparent_grey(name):
+    pixels = random_pixels(9, 13) // 64
+    Image.fromarray(pixels).save(name, transparency=2)
+    return np.dstack([pixels, np.where(pixels == 2, 0, 255)])
+
+
+def one_bit(name):
+    Image.fromarray(BITS).save(name)
+    return np.where(BITS, 255, 0)
+
+
+def animated(name):
+    frames = [Image.fromarray(random_pixels(9, 13, seed=i)) for i in range(3)]
+    frames[0].save(name, save_all=True, append_images=frames[1:])
+    return random_pixels(9, 13)
+
+
+READ = {
+    "grey.png": lambda name: saved(GREY, name),
+    "grey.tif": lambda name: saved(GREY, name),
+    "grey.bmp": lambda name: saved(GREY, name),
+    "grey with alpha.png": lambda name: saved(GREY_ALPHA, name),
+    "colour.png": lambda name: saved(COLOUR, name),
+    "colour.tif": lambda name: saved(COLOUR, name),
+    "compressed.tif": lambda name: saved(COLOUR, name, compression="tiff_lzw"),
+    "colour.bmp": lambda name: saved(COLOUR, name),
+    "colour.webp": lambda name: saved(COLOUR, name, lossless=True),
+    "colour with alpha.png": lambda name: saved(COLOUR_ALPHA, name),
+    "colour with alpha.tif": lambda name: saved(COLOUR_ALPHA, name),
+    "16 bits.png": lambda name: saved(DEEP, name),
+    "16 bits.tif": lambda name: saved(DEEP, name),
+    "16 bits, big endian.tif": lambda name: tifffile.imwrite(name, DEEP, byteorder=">") or DEEP,
+    "palette.png": with_palette,
+    "palette.bmp": with_palette,
+    "palette.gif": with_palette,
+    "transparent palette.png": with_transparent_palette,
+    "transparent grey palette.png": with_transparent_grey_palette,
+    "transparent colour.png": with_one_transparent_colour,
+    "transparent grey.png": with_one_transparent_grey,
+    "one bit.png": one_bit,
+    "one bit.tif": one_bit,
+    "animated.gif": animated,
+    "pages.tif": animated,
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_mode_is_kept_and_alpha_untouched(identity, brighten, name):
+    expected = READ[name](name)
+    read = common.open_picture(name)
+    assert read.dtype == (np.uint16 if "16 bits" in name else np.uint8)
+    np.testing.assert_array_equal(read, expected)
+    for model in (identity, brighten):
+        denoised = common.denoise_file(model, name, "out.png")
+        assert (denoised.shape, denoised.dtype) == (read.shape, read.dtype)
+        np.testing.assert_array_equal(common.open_picture("out.png"), denoised)
+        if read.shape[2:] in ((2,), (4,)):
+            np.testing.assert_array_equal(denoised[..., -1], read[..., -1])
+        assert np.array_equal(denoised, read) == (model is identity)
+
+
+def test_jpeg_is_read_in_grey_and_colour(identity):
+    for pixels in (np.full((9, 13), 90, np.uint8), np.full((9, 13, 3), 90, np.uint8)):
+        Image.fromarray(pixels).save("photo.jpg")
+        np.testing.assert_array_equal(common.denoise_file(identity, "photo.jpg", "out.png"), pixels)
+
+
+@pytest.mark.parametrize("name, several", [("animated.gif", True), ("pages.tif", True),
+                                           ("palette.gif", False), ("grey.tif", False)])
+def test_first_of_several_pictures_is_named(capsys, name, several):
+    READ[name](name)
+    common.open_picture(name)
+    said = f"{name} holds several pictures; this is the first of them.\n" if several else ""
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_photograph_is_turned_upright_and_its_profile_kept(identity, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side
+    Image.new(mode, (40, 30)).save("photo.jpg", exif=exif, icc_profile=b"a profile")
+    assert common.denoise_file(identity, "photo.jpg", "out.png").shape[:2] == (40, 30)
+    with Image.open("out.png") as written:
+        assert (written.size, written.mode) == ((30, 40), mode)
+        assert written.info["icc_profile"] == b"a profile"
+        assert 0x0112 not in written.getexif()
+
+
+def test_missing_noisy_png_can_be_denoised(identity):
+    np.testing.assert_array_equal(common.denoise_file(identity, "noisy.png", "out.png"),
+                                  common.noisy_picture())
+
+
+# ---- What is refused, losing nothing -------------------------------------------------------------
+
+
+def png(width, height, depth, colour_type, data, *more):
+    """Return a PNG file made by hand, for what Pillow does not write."""
+    def chunk(kind, body):
+        return (struct.pack(">I", len(body)) + kind + body
+                + struct.pack(">I", zlib.crc32(kind + body)))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunk(*each) for each in more)
+            + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
+
+
+def tiff(pixels, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **options)
+    return file.getvalue()
+
+
+def encoded(picture, kind, **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+NOISY = (ROOT / "noisy.png").read_bytes()
+PHOTO = encoded(Image.fromarray(random_pixels(60, 80, 3)), "JPEG")
+SMALL = encoded(Image.fromarray(COLOUR), "PNG")
+DATA = SMALL.index(b"IDAT") + 4  # where its pixels begin
+MORE_THAN_8 = "more than 8 bits.* Save it with 8 bits"
+REFUSED = {
+    "16-bit colour.png": (png(1, 1, 16, 2, bytes(7)), MORE_THAN_8),
+    "16-bit colour and alpha.png": (png(1, 1, 16, 6, bytes(9)), MORE_THAN_8),
+    "16-bit grey and alpha.png": (png(1, 1, 16, 4, bytes(5)), MORE_THAN_8),
+    "16-bit grey, one transparent.png": (png(1, 1, 16, 0, bytes(3), (b"tRNS", b"\0\1")),
+                                         MORE_THAN_8),
+    "16-bit colour.tif": (tiff(random_pixels(9, 13, 3, dtype=np.uint16), photometric="rgb"),
+                          MORE_THAN_8),
+    "compressed 16-bit colour.tif": (tiff(random_pixels(9, 13, 3, dtype=np.uint16),
+                                          photometric="rgb", compression="zlib"), MORE_THAN_8),
+    "signed 16-bit.tif": (tiff(DEEP.astype(np.int16)), MORE_THAN_8),
+    "32-bit.tif": (tiff(DEEP.astype(np.uint32)), MORE_THAN_8),
+    "float.tif": (tiff(DEEP.astype(np.float32)), MORE_THAN_8),
+    "more channels.tif": (tiff(random_pixels(9, 13, 5), photometric="rgb", extrasamples=(0, 0)),
+                          "cannot be read|pixels as"),
+    "cmyk.jpg": (encoded(Image.new("CMYK", (9, 9)), "JPEG"), r'mode CMYK.*convert\("RGB"\)'),
+    "cmyk.tif": (encoded(Image.new("CMYK", (9, 9)), "TIFF"), r'mode CMYK.*convert\("RGB"\)'),
+    "lab.tif": (encoded(Image.new("LAB", (9, 9)), "TIFF"), r'mode LAB.*convert\("RGB"\)'),
+    "another format.ppm": (encoded(Image.new("RGB", (9, 9)), "PPM"), "cannot be read.*PNG, JPEG"),
+    "empty.png": (b"", "cannot be read as a picture"),
+    "text.png": (b"no picture\n" * 100, "cannot be read as a picture"),
+    "half.png": (NOISY[:len(NOISY) // 2], "cannot be read as a picture"),
+    "without its end.png": (NOISY[:-8], "cannot be read as a picture"),
+    "half.jpg": (PHOTO[:len(PHOTO) // 2], "cannot be read as a picture.*truncated"),
+    "wrong checksum of the data.png": (
+        SMALL[:-16] + bytes([SMALL[-16] ^ 1]) + SMALL[-15:], "checksum"),
+    "wrong checksum of the header.png": (SMALL[:29] + bytes([SMALL[29] ^ 1]) + SMALL[30:],
+                                         "cannot be read as a picture"),
+    "wrong data.png": (SMALL[:DATA + 9] + bytes([SMALL[DATA + 9] ^ 1]) + SMALL[DATA + 10:],
+                       "checksum"),
+    "bomb.png": (png(60_000, 60_000, 8, 2, b""), "3600000000 pixels"),
+    "no width.png": (png(0, 9, 8, 2, bytes(9)), "cannot be read as a picture"),
+}
+
+
+def folder_content():
+    return sorted(path.name for path in pathlib.Path().iterdir())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_denoised_is_refused_and_leaves_nothing(identity, name):
+    content, reason = REFUSED[name]
+    pathlib.Path(name).write_bytes(content)
+    with pytest.raises(common.PictureError, match=reason) as caught:
+        common.denoise_file(identity, name, "out.png")
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert folder_content() == [name]
+    assert pathlib.Path(name).read_bytes() == content
+
+
+@pytest.mark.parametrize("source, target, reason", [
+    ("missing.png", "out.png", "no picture missing.png in .*settings cell"),
+    ("no_such/noisy.png", "out.png", "no picture no_such/noisy.png"),
+    ("folder", "out.png", "no picture folder"),
+    ("here.png", "no_such/out.png", "no folder no_such"),
+    ("here.png", "out.jpg", "out.jpg would be a PNG file"),
+    ("here.png", "folder.png", "folder.png is a folder"),
+    ("here.png", "here.png", "here.png is the noisy picture itself"),
+    ("here.png", "folder/../here.png", "here.png is the noisy picture itself"),
+    ("here.png", "link.png", "link.png is the noisy picture itself"),
+])
+def test_names_that_cannot_be_used_are_refused_and_leave_nothing(
+        identity, source, target, reason):
+    saved(COLOUR, "here.png")
+    pathlib.Path("link.png").symlink_to("here.png")
+    for folder in ("folder", "folder.png"):
+        pathlib.Path(folder).mkdir()
+    before = folder_content(), pathlib.Path("here.png").read_bytes()
+    with pytest.raises(common.PictureError, match=reason):
+        common.denoise_file(identity, source, target)
+    assert (folder_content(), pathlib.Path("here.png").read_bytes()) == before
+
+
+def test_full_disk_leaves_the_old_result_and_no_remains(monkeypatch, identity):
+    saved(COLOUR, "in.png")
+    common.denoise_file(identity, "in.png", "out.png")
 
     def full(self, path, **options):
         path.write_bytes(b"half a picture")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        common.save_picture(old + 9, tmp_path / "out.png")
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
-    np.testing.assert_array_equal(common.open_picture(tmp_path / "out.png"), old)
+    with pytest.raises(common.PictureFileError, match="out.png cannot be written.*No space left"):
+        common.denoise_file(network(layers.Rescaling(0.5)), "in.png", "out.png")
+    assert folder_content() == ["in.png", "out.png"]
+    np.testing.assert_array_equal(common.open_picture("out.png"), COLOUR)
 
 
-def sixteen_bit_png():
-    """Return a PNG file of one pixel with 16 bits a channel, which Pillow cannot write."""
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+def test_unreadable_file_is_named_and_leaves_nothing(monkeypatch, identity):
+    saved(COLOUR, "in.png")
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-            + chunk(b"IDAT", zlib.compress(bytes(7))) + chunk(b"IEND", b""))
+    def locked(path, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-
-def test_photograph_is_turned_upright(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    Image.new("RGB", (40, 30)).save(tmp_path / "photo.jpg", exif=exif)
-    assert common.open_picture("photo.jpg").shape == (40, 30, 3)
+    monkeypatch.setattr(Image, "open", locked)
+    with pytest.raises(common.PictureFileError, match="in.png cannot be read.*Permission denied"):
+        common.denoise_file(identity, "in.png", "out.png")
+    assert folder_content() == ["in.png"]
 
 
-def test_pictures_that_cannot_be_used_are_refused_by_name(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
-    whole = (ROOT / "noisy.png").read_bytes()
-    (tmp_path / "part.png").write_bytes(whole[:len(whole) // 2])
-    Image.new("RGBA", (4, 4)).save(tmp_path / "alpha.png")
-    (tmp_path / "deep.png").write_bytes(sixteen_bit_png())
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "grey16.png")
-    for name, reason in [("missing.png", "no picture missing.png in .*settings cell"),
-                         (".", "no picture"),
-                         ("text.png", "text.png cannot be read"),
-                         ("part.png", "part.png cannot be read"),
-                         ("alpha.png", r'colour mode RGBA.*convert\("RGB"\)'),
-                         ("deep.png", r"more than 8 bits a channel \(mode RGB\).*editor"),
-                         ("grey16.png", r"more than 8 bits a channel \(mode I.*\).*editor"),
-                         ("no_such/noisy.png", "no picture no_such/noisy.png")]:
-        with pytest.raises(common.PictureError, match=reason):
-            common.open_picture(name)
+def test_stop_button_leaves_nothing(monkeypatch, identity):
+    saved(COLOUR, "in.png")
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(common, "_through_network", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        common.denoise_file(identity, "in.png", "out.png")
+    assert folder_content() == ["in.png"]
+
+
+def corrupted(content, rng):
+    """Return `content` with a few bytes altered, some cut out, or its end missing."""
+    content = bytearray(content)
+    kind = rng.choice(["alter", "alter", "cut", "end"])
+    if kind == "alter":
+        for _ in range(rng.randint(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+    elif kind == "cut":
+        start = rng.randrange(len(content))
+        del content[start:start + rng.randint(1, 40)]
+    else:
+        del content[rng.randrange(len(content)):]
+    return bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then refuses or mends
+def test_random_corruptions_are_denoised_or_refused(identity, tmp_path):
+    rng = random.Random(4)
+    kinds = ["colour.png", "16 bits.tif", "transparent palette.png", "colour.webp", "palette.gif",
+             "compressed.tif", "colour.bmp", "animated.gif", "photo.jpg"]
+    READ["photo.jpg"] = lambda name: pathlib.Path(name).write_bytes(PHOTO)
+    outcomes = []
+    for i in range(50):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        name = kinds[i % len(kinds)]
+        READ[name](folder / name)
+        (folder / name).write_bytes(corrupted((folder / name).read_bytes(), rng))
+        try:
+            denoised = common.denoise_file(identity, folder / name, folder / "out.png")
+        except (common.PictureError, common.PictureFileError) as error:
+            assert name in str(error)
+            assert [path.name for path in folder.iterdir()] == [name]
+            outcomes.append("refused")
+        else:
+            np.testing.assert_array_equal(common.open_picture(folder / "out.png"), denoised)
+            outcomes.append("denoised")
+    assert {outcome: outcomes.count(outcome) > 5 for outcome in outcomes} == {
+        "refused": True, "denoised": True}
