@@ -2,7 +2,8 @@
 # make test        unit tests, checks of the committed files, the notebooks re-executed with nbval
 # make notebooks   the real run, in place (EPOCHS=n for another count than the notebooks' 100)
 # make results     the table of the committed notebooks
-# make benchmark   speed and memory of training here, beside the plain code; random kills
+# make benchmark   quality, speed and memory here: pictures beside classical methods, training
+#                  beside the plain code; random kills
 # make recipe      what each part of the training recipe is worth (hours; ROWS="cosine zero" for two)
 # make teeth       break the bundle in many ways and show that the tests notice
 
@@ -50,6 +51,7 @@ results: .venv/installed
 	@.venv/bin/python tests/results.py .
 
 benchmark: .venv/installed
+	@.venv/bin/python tests/picture_benchmark.py
 	@.venv/bin/python tests/benchmark.py
 
 recipe: .venv/installed

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from notebooks import ROOT, code_cells
+import common
+from notebooks import ROOT, cells, code_cells
 
 COLAB = """
 import shutil, sys, types
@@ -14,6 +15,7 @@ files = types.ModuleType("google.colab.files")
 def upload():
     for name in {uploaded}:
         shutil.copy("{root}/" + name, name)
+    return dict.fromkeys({uploaded}, b"content")
 files.upload = upload
 colab = types.ModuleType("google.colab")
 colab.files = files
@@ -57,6 +59,16 @@ def test_colab_uploads_the_files_and_goes_on(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"common.py", "noisy.png"}
 
 
+def test_one_line_uploads_a_picture_in_colab(tmp_path):
+    [text] = [cell.source for cell in cells("Model1") if "files.upload()" in cell.source
+              and cell.cell_type == "markdown"]
+    line = text.split("`")[1]
+    prelude = COLAB.format(root=ROOT, uploaded=("Model1.png",))
+    process = run(tmp_path, f"{prelude}\n{line}\nprint(PICTURE)")
+    assert process.stdout.strip() == "Model1.png", process.stderr
+    assert (tmp_path / "Model1.png").exists()
+
+
 def test_colab_upload_that_brings_nothing_is_told(tmp_path):
     process = run(tmp_path, COLAB.format(root=ROOT, uploaded=()) + first_cells(1))
     assert process.returncode == 1
@@ -67,7 +79,7 @@ def test_files_are_fetched_from_an_address(tmp_path):
     site, folder = tmp_path / "site", tmp_path / "folder"
     site.mkdir()
     folder.mkdir()
-    (site / "common.py").write_text("BUNDLE = 'denoising coursework 2'")
+    (site / "common.py").write_text(f"BUNDLE = {common.BUNDLE!r}")
     (site / "noisy.png").write_bytes(b"pixels")
     source = first_cells(2).replace('FILES_URL = ""', f'FILES_URL = "{site.as_uri()}"')
     process = run(folder, source + "\nprint(common.__file__)")

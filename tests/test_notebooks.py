@@ -113,15 +113,18 @@ def test_results_in_the_readme_are_the_notebooks():
         assert f"| {row} | {' | '.join(figures)} |" in readme, "see make results"
 
 
-def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys):
+@pytest.mark.parametrize("shape, dtype", [
+    ((30, 40, 3), np.uint8), ((30, 40, 4), np.uint8), ((30, 40, 2), np.uint8), ((30, 40), np.uint8),
+    ((30, 40), np.uint16), ((1, 1, 3), np.uint8), ((3, 1200, 3), np.uint8)])
+def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys, shape, dtype):
     image = keras.Input((None, None, 3))
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype)
     common.save_picture(pixels, tmp_path / "mine.png")
     scores = common.Scores(20.0, None, None)
     variables = {"common": common, "np": np, "plt": plt, "NAME": name, "PICTURE": "mine.png",
                  "model": keras.Model(image, keras.layers.Identity()(image)),
-                 "EPOCHS": 1, "data": common.Data("CIFAR-10", None, None), "clean_test": [0],
-                 "run": {"loss": [0.1], "data": "CIFAR-10"},
+                 "NOISE_STD": 0.1, "EPOCHS": 1, "data": common.Data("CIFAR-10", None, None),
+                 "clean_test": [0], "run": {"loss": [0.1], "data": "CIFAR-10"},
                  "noisy_scores": scores, "scores": scores}
     sources = [cell.source for cell in code_cells(name)]
     [setup] = [source for source in sources if "open_picture(PICTURE)" in source]
@@ -129,7 +132,9 @@ def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys):
     for source in [setup, *sources[first:]]:
         exec(source, variables)
     plt.close("all")
-    np.testing.assert_array_equal(common.open_picture(f"{name}.png"), pixels)
+    written = common.open_picture(f"{name}.png")
+    assert written.dtype == dtype
+    np.testing.assert_array_equal(written, pixels)
     output = capsys.readouterr().out
-    assert "mine.png: 40 × 30 pixels" in output
+    assert f"mine.png: shape {shape}, {np.dtype(dtype)}" in output
     assert "PSNR: " not in output and "clean picture" not in output

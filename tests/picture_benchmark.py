@@ -1,0 +1,229 @@
+"""Measure denoising of pictures on this machine: ours beside classical methods, whole beside cut.
+
+Usage: PYTHONPATH=. python tests/picture_benchmark.py [--rounds 3]   (on Linux)
+The networks are those in weights/. Each row of the first table is a process of its own, and BM3D's
+is left out unless bm3d is installed (pip install bm3d).
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import skimage.data
+from skimage import restoration
+
+import common
+import notebooks
+from benchmark import product_rate
+
+NOISE_STD = 0.1
+TFLOP_PER_MEGAPIXEL = 0.228  # of one forward pass
+LARGE, WHOLE = (4000, 6000, 3), (2048, 2048, 3)
+
+
+def noisy_photo(name, noise_std=NOISE_STD, grey=False):
+    """Return a photograph, and with noise as a file holds it: both float32 in [0, 1]."""
+    clean = common.to_float(getattr(skimage.data, name)())
+    if grey:
+        clean = clean.mean(axis=2)
+    return clean, common.to_float(common.to_uint8(common.add_noise(clean, noise_std, seed=0)))
+
+
+# ---- The methods, each with the values that its parameter is chosen from -------------------------
+
+
+def network(name):
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = notebooks.network(name)
+    weights = notebooks.ROOT / "weights" / f"{name}.weights.h5"
+    keras.Model(model.input, model.output).load_weights(weights)
+    return model
+
+
+def ours(name, window):
+    def prepare():
+        model = network(name)
+        common.WINDOW = window
+        return lambda noisy, parameter: common.denoise(model, noisy)
+    return prepare
+
+
+def non_local_means():
+    return lambda noisy, factor: restoration.denoise_nl_means(
+        noisy, patch_size=5, patch_distance=6, h=factor * NOISE_STD, sigma=NOISE_STD,
+        channel_axis=-1)
+
+
+def total_variation():
+    return lambda noisy, weight: restoration.denoise_tv_chambolle(noisy, weight, channel_axis=-1)
+
+
+def wavelets():
+    return lambda noisy, factor: restoration.denoise_wavelet(
+        noisy, sigma=factor * NOISE_STD, method="BayesShrink", convert2ycbcr=True,
+        rescale_sigma=True, channel_axis=-1)
+
+
+def bm3d():
+    from bm3d import bm3d_rgb
+
+    return lambda noisy, factor: bm3d_rgb(noisy, factor * NOISE_STD)
+
+
+METHODS = {
+    **{name: (ours(name, common.WINDOW), [None]) for name in notebooks.NAMES},
+    "Model3, in one piece": (ours("Model3", 10**9), [None]),
+    "non-local means": (non_local_means, [0.4, 0.5, 0.6, 0.7, 0.8]),
+    "total variation": (total_variation, [0.06, 0.08, 0.1, 0.12, 0.14]),
+    "wavelets (BayesShrink)": (wavelets, [0.8, 0.9, 1.0, 1.1, 1.2]),
+    "BM3D": (bm3d, [1.0]),
+}
+
+
+# ---- Measurements --------------------------------------------------------------------------------
+
+
+def memory(key):
+    """Return an entry of Linux's account of this process, in MB: VmRSS now, VmHWM at its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1000
+
+
+def peak_of(function, *arguments):
+    """Call `function`. Returns its result, seconds, and MB that it took at its peak."""
+    before = memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back
+    start = time.perf_counter()
+    result = function(*arguments)
+    return result, time.perf_counter() - start, memory("VmHWM") - before
+
+
+def quality(denoise, parameter, photo):
+    clean, noisy = noisy_photo(photo)
+    return common.psnr(clean, np.clip(denoise(noisy, parameter), 0, 1).astype(np.float32))
+
+
+def measure(method, rounds):
+    """Print one row of the first table as JSON."""
+    prepare, parameters = METHODS[method]
+    denoise = prepare()
+    _, noisy = noisy_photo("rocket")
+    megapixels = noisy[..., 0].size / 1e6
+    _, _, megabytes = peak_of(denoise, noisy, parameters[0])
+    best = parameters[0] if len(parameters) == 1 else max(
+        parameters, key=lambda each: quality(denoise, each, "coffee"))
+    seconds = [peak_of(denoise, noisy, best)[1] for _ in range(rounds)]
+    print(json.dumps({"parameter": best, "seconds": statistics.median(seconds) / megapixels,
+                      "megabytes": megabytes,
+                      "psnr": [quality(denoise, best, photo) for photo in common.TEST_PHOTOS]}))
+
+
+def in_a_process(*arguments):
+    command = [sys.executable, __file__, *map(str, arguments)]
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def compare_methods(rounds):
+    print(f"PSNR in dB on two photographs of scikit-image with noise of {NOISE_STD}, 8 bits; time "
+          "and memory on rocket (0.27 megapixels).\nThe parameter is that with the highest PSNR "
+          "on a third photograph, coffee.\n")
+    print(f"{'':24}{'parameter':>10}" + "".join(f"{name:>9}" for name in common.TEST_PHOTOS)
+          + f"{'s/megapixel':>13}{'memory (MB)':>13}")
+    noisy = [common.psnr(*noisy_photo(name)) for name in common.TEST_PHOTOS]
+    print(f"{'noisy':34}" + "".join(f"{value:9.2f}" for value in noisy))
+    found = {}
+    for method in METHODS:
+        if method == "BM3D" and not importlib.util.find_spec("bm3d"):
+            continue
+        row = found[method] = in_a_process("--measure", method, "--rounds", rounds)
+        print(f"{method:24}{row['parameter'] or '':>10}"
+              + "".join(f"{value:9.2f}" for value in row["psnr"])
+              + f"{row['seconds']:13.2f}{row['megabytes']:13.0f}", flush=True)
+    floor = 1e12 * TFLOP_PER_MEGAPIXEL / product_rate()
+    ours = found["Model3"]["seconds"]
+    print(f"\n{TFLOP_PER_MEGAPIXEL} TFLOP at the rate of NumPy's matrix product: {floor:.2f} s a "
+          f"megapixel. Model3 takes {ours / floor:.2f} times as long.")
+    if "BM3D" in found:
+        print(f"Model3 is {found['BM3D']['seconds'] / ours:.0f} times as fast as BM3D.")
+
+
+def measure_large():
+    """Print what a picture of 24 megapixels takes, as JSON."""
+    model = network("Model3")
+    image = np.random.default_rng(0).integers(0, 256, LARGE, np.uint8)
+    _, seconds, megabytes = peak_of(common.denoise, model, image)
+    print(json.dumps({"seconds": seconds, "megabytes": megabytes}))
+
+
+def measure_cutting(rounds):
+    """Print the speed in windows beside that in one piece, as JSON: seconds of each round."""
+    model = network("Model3")
+    image = np.random.default_rng(0).integers(0, 256, WHOLE, np.uint8)
+    seconds = {"cut": [], "whole": []}
+    for kind, window in [("cut", 512), ("whole", 10**9)] * (rounds + 1):
+        common.WINDOW = window
+        seconds[kind].append(peak_of(common.denoise, model, image)[1])
+    print(json.dumps({kind: values[1:] for kind, values in seconds.items()}))  # the first compiles
+
+
+def compare_sizes(rounds):
+    large = in_a_process("--large")
+    print(f"\nModel3 on 6000 × 4000 pixels: {large['seconds']:.1f} s, {large['megabytes']:.0f} MB "
+          "above what the process held with the picture and the network.")
+    found = in_a_process("--cutting", "--rounds", rounds)
+    ratio = statistics.median(whole / cut for cut, whole in zip(found["cut"], found["whole"]))
+    print(f"Model3 on 2048 × 2048 pixels, in windows: {ratio:.2f} of the speed in one piece "
+          f"({rounds} rounds in turns).")
+
+
+def compare_scales():
+    """Print what denoise()'s scale is worth for stronger noise, and what it does for grey."""
+    model = network("Model3")
+    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Scaled: scale=0.1 / noise. "
+          "Copied: grey as if it\nwere colour, not at 1/√3 of the contrast.\n")
+    print(f"{'':8}{'colour':^27}{'grey':^36}")
+    print(f"{'noise':8}" + "".join(f"{title:>9}" for title in (
+        "noisy", "denoised", "scaled", "noisy", "copied", "denoised", "scaled")))
+    for noise_std in (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.15, 0.2, 0.3):
+        scale = min(1, NOISE_STD / noise_std)
+        clean, noisy = noisy_photo("chelsea", noise_std)
+        found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
+        values = [common.psnr(clean, image) for image in found]
+        clean, noisy = noisy_photo("chelsea", noise_std, grey=True)
+        copied = common.denoise(model, np.dstack([noisy] * 3)).mean(axis=2)
+        found = [noisy, copied, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
+        values += [common.psnr(clean, image) for image in found]
+        print(f"{noise_std:<8}" + "".join(f"{value:9.2f}" for value in values))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", metavar="METHOD", help=argparse.SUPPRESS)
+    parser.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--cutting", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.measure, options.rounds)
+    elif options.large:
+        measure_large()
+    elif options.cutting:
+        measure_cutting(options.rounds)
+    else:
+        compare_methods(options.rounds)
+        compare_sizes(options.rounds)
+        compare_scales()
+
+
+if __name__ == "__main__":
+    main()
