@@ -58,8 +58,9 @@ def forget_outputs(folder):
 SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'
 NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(x)'
 PREDICT = "denoised_test = model.predict("
-CLIP = "np.round(np.clip(images, 0, 1) * 255)"
-STRETCH = "np.round((images - images.min()) / np.ptp(images) * 255)"
+CLIP = "    images = np.clip(images, 0, 1)\n"
+STRETCH = "    images = (images - images.min()) / np.ptp(images)\n"
+SPANS = "[_spans(length, halo) for"
 FAULTS = {
     "the noise layer's 0.1 becomes 0.2": in_notebook("Noise(NOISE_STD", "Noise(2 * NOISE_STD"),
     "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
@@ -69,8 +70,11 @@ FAULTS = {
     "evaluation forgets the noise": in_notebook(f"{PREDICT}noisy", f"{PREDICT}clean"),
     "a resumed run starts its noise anew": in_file(
         "common.py", "return model.variables +", "return model.weights +"),
-    "the PNG is written without clipping": in_file("common.py", CLIP, "np.round(images * 255)"),
+    "the PNG is written without clipping": in_file("common.py", CLIP, ""),
     "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
+    "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, halo - 1) for"),
+    "alpha is denoised as a colour": in_file("common.py", "{1: 1, 2: 1,", "{1: 1, 2: 2,"),
+    "wrong checksums are passed over": in_file("common.py", "picture.verify()", "pass"),
     "noisy.png is altered in one pixel": alter_one_pixel,
     "a notebook is committed without outputs": forget_outputs,
     "a shared cell is edited in one notebook": in_notebook(
