@@ -189,7 +189,7 @@ def compare_sizes(rounds):
 def compare_scales():
     """Print what denoise()'s scale is worth for stronger noise, and what it does for grey."""
     model = network("Model3")
-    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Scaled: scale=0.1 / noise.\n"
+    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Scaled: scale=0.1/noise.\n"
           "Copied: grey as if it were colour, not at 1/√3 of the contrast.\n")
     print(f"{'':8}{'colour':^27}{'grey':^36}")
     print(f"{'noise':8}" + "".join(f"{title:>9}" for title in (
