@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -60,6 +61,8 @@ with _silenced_stderr():
     import keras
 
     DEVICES = keras.distribution.list_devices()
+# TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
+logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
 BUNDLE = "denoising coursework 3"  # each notebook checks this: other projects have a common.py too
 

@@ -235,6 +235,13 @@ def test_scaling_helps_where_the_noise_is_stronger_and_in_grey(trained):
     assert common.psnr(grey, common.denoise(trained, noisy)) > common.psnr(grey, as_colour) + 1
 
 
+def test_one_network_after_another_brings_no_warning_of_the_backend(capfd, caplog):
+    for size in range(20, 28):
+        common.denoise(network(conv(3)), np.zeros((size, 30, 3), np.uint8))
+    printed = capfd.readouterr()
+    assert printed.out + printed.err + caplog.text == ""
+
+
 @pytest.mark.parametrize("image, reason", [
     (np.zeros(5), r"shape \(5,\)"),
     (np.zeros((2, 3, 3, 3)), "shape"),
