@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import pathlib
-import re
 import socket
 import sys
 import time
@@ -34,7 +33,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 # ---- Import Keras without the backend's chatter --------------------------------------------------
 
@@ -855,40 +854,60 @@ def _read_picture(name):
 
 def _pixels(name, picture):
     """Decode an opened `picture` into the array that open_picture() returns."""
-    raw = _raw_mode(picture)
-    deep = picture.format in ("PNG", "TIFF") and re.search(r";(12|16|32)", raw)
-    transparent = "transparency" in picture.info
-    if deep and re.fullmatch(r"I;16[BLN]?", raw) and not transparent:
+    depth, transparent = _bits(picture), "transparency" in picture.info
+    if depth == 16 and picture.mode[0] == "I" and not transparent and not _misread(picture):
         return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
     target = {"1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA",
               "P": "RGBA" if transparent else "RGB", "PA": "RGBA",
               "RGB": "RGBA" if transparent else "RGB", "RGBA": "RGBA"}.get(picture.mode)
-    extra = picture.format == "TIFF" and "X" in raw  # channels that Pillow leaves out
-    if deep or extra or target is None:
-        raise PictureError(_refusal(name, picture.mode, raw))
+    if depth > 8 or target is None or _misread(picture):
+        raise PictureError(_refusal(name, picture.mode, depth))
+    if transparent and target == "LA":  # Pillow widens 1, 2 and 4 bits to 8, but not this value
+        widened = {"1": 255, "L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
+        picture.info["transparency"] = min(255, widened * picture.info["transparency"])
     pixels = np.array(ImageOps.exif_transpose(picture).convert(target))
     if picture.mode in ("P", "PA") and not np.ptp(_colours(pixels), axis=2).any():
-        return pixels[:, :, ::3] if transparent else pixels[:, :, 0]  # a palette of greys
+        return pixels[:, :, ::3] if pixels.shape[2] == 4 else pixels[:, :, 0]  # a palette of greys
     return pixels
 
 
 def _raw_mode(picture):
-    """Return how the file holds a pixel, in Pillow's words, such as RGB;16B for 16-bit colour.
-
-    Pillow opens 16-bit colour as 8-bit RGB without a word: only this tells.
-    """
+    """Return how the file holds a pixel, in Pillow's words, such as RGB;16B for 16-bit colour."""
     arguments = picture.tile[0][3] if picture.tile else picture.mode
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _refusal(name, mode, raw):
+def _bits(picture):
+    """Return the bits a channel in the file: Pillow opens 16-bit colour as 8-bit without a word."""
+    if picture.format == "TIFF":
+        return max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    return 16 if picture.format == "PNG" and ";16" in _raw_mode(picture) else 8
+
+
+def _misread(picture):
+    """Say whether `picture` is a TIFF file that Pillow opens, but as something else.
+
+    That is one with signed values, with 16 bits where 0 is white, or with channels it leaves out.
+    """
+    if picture.format != "TIFF":
+        return False
+    tags = picture.tag_v2
+    return (set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}
+            or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and _bits(picture) > 8
+            or tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > len(picture.getbands()))
+
+
+def _refusal(name, mode, depth):
+    if depth > 8:
+        return (f"{name} has {depth} bits a channel (Pillow's mode {mode}). Beyond 8 bits, only "
+                "grey with 16 bits and without transparency can be kept as it is. Save the picture "
+                "with 8 bits a channel, RGB or grey, in an image editor.")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         return (f"{name} has the colour mode {mode}, and these networks know RGB and grey. Convert "
                 f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png"); '
                 'then set PICTURE = "rgb.png".')
-    return (f"{name} holds its pixels as {raw} (Pillow's mode {mode}): of those with more than 8 "
-            "bits, only grey without transparency and with 16 bits can be kept as it is. Save it "
-            "with 8 bits a channel, RGB or grey, with an image editor.")
+    return (f"{name} is a picture of a rare kind (Pillow's mode {mode}, or a TIFF file with signed "
+            "values or further channels). Save it as RGB or grey in an image editor.")
 
 
 def save_picture(picture, path, icc_profile=None):

@@ -68,6 +68,17 @@ def test_saved_picture_reads_back_the_same(shape, dtype):
         assert written.info["icc_profile"] == b"a profile"
 
 
+def png(width, height, depth, colour_type, data, *more):
+    """Return a PNG file made by hand, for what Pillow does not write."""
+    def chunk(kind, body):
+        return (struct.pack(">I", len(body)) + kind + body
+                + struct.pack(">I", zlib.crc32(kind + body)))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunk(*each) for each in more)
+            + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
+
+
 # ---- What is read, and kept ----------------------------------------------------------------------
 
 GREY, COLOUR = random_pixels(9, 13), random_pixels(9, 13, 3)
@@ -121,6 +132,16 @@ def with_one_transparent_grey(name):
     return np.dstack([pixels, np.where(pixels == 2, 0, 255)])
 
 
+def with_one_transparent_grey_of_four(name):
+    pathlib.Path(name).write_bytes(png(4, 1, 2, 0, bytes([0, 0b00011011]), (b"tRNS", b"\0\1")))
+    return [[[0, 255], [85, 0], [170, 255], [255, 255]]]
+
+
+def with_one_transparent_bit(name):
+    pathlib.Path(name).write_bytes(png(4, 1, 1, 0, bytes([0, 0b01010000]), (b"tRNS", b"\0\1")))
+    return [[[0, 255], [255, 0], [0, 255], [255, 0]]]
+
+
 def one_bit(name):
     Image.fromarray(BITS).save(name)
     return np.where(BITS, 255, 0)
@@ -154,6 +175,8 @@ READ = {
     "transparent grey palette.png": with_transparent_grey_palette,
     "transparent colour.png": with_one_transparent_colour,
     "transparent grey.png": with_one_transparent_grey,
+    "transparent grey of four.png": with_one_transparent_grey_of_four,
+    "transparent bit.png": with_one_transparent_bit,
     "one bit.png": one_bit,
     "one bit.tif": one_bit,
     "animated.gif": animated,
@@ -211,17 +234,6 @@ def test_missing_noisy_png_can_be_denoised(identity):
 # ---- What is refused, losing nothing -------------------------------------------------------------
 
 
-def png(width, height, depth, colour_type, data, *more):
-    """Return a PNG file made by hand, for what Pillow does not write."""
-    def chunk(kind, body):
-        return (struct.pack(">I", len(body)) + kind + body
-                + struct.pack(">I", zlib.crc32(kind + body)))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunk(*each) for each in more)
-            + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
-
-
 def tiff(pixels, **options):
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, **options)
@@ -238,7 +250,7 @@ NOISY = (ROOT / "noisy.png").read_bytes()
 PHOTO = encoded(Image.fromarray(random_pixels(60, 80, 3)), "JPEG")
 SMALL = encoded(Image.fromarray(COLOUR), "PNG")
 DATA = SMALL.index(b"IDAT") + 4  # where its pixels begin
-MORE_THAN_8 = "more than 8 bits.* Save it with 8 bits"
+MORE_THAN_8 = "(12|16|32) bits a channel.* Save the picture with 8 bits"
 REFUSED = {
     "16-bit colour.png": (png(1, 1, 16, 2, bytes(7)), MORE_THAN_8),
     "16-bit colour and alpha.png": (png(1, 1, 16, 6, bytes(9)), MORE_THAN_8),
@@ -249,11 +261,17 @@ REFUSED = {
                           MORE_THAN_8),
     "compressed 16-bit colour.tif": (tiff(random_pixels(9, 13, 3, dtype=np.uint16),
                                           photometric="rgb", compression="zlib"), MORE_THAN_8),
+    "planar 16-bit colour.tif": (tiff(random_pixels(3, 9, 13, dtype=np.uint16), photometric="rgb",
+                                      planarconfig="separate"), MORE_THAN_8),
+    "16-bit negative.tif": (tiff(DEEP, photometric="miniswhite"), MORE_THAN_8),
+    "signed 8-bit.tif": (tiff(GREY.astype(np.int8)), "signed values"),
+    "nameless channel.tif": (tiff(random_pixels(9, 13, 4), photometric="rgb", extrasamples=(0,)),
+                             "further channels"),
     "signed 16-bit.tif": (tiff(DEEP.astype(np.int16)), MORE_THAN_8),
     "32-bit.tif": (tiff(DEEP.astype(np.uint32)), MORE_THAN_8),
     "float.tif": (tiff(DEEP.astype(np.float32)), MORE_THAN_8),
     "more channels.tif": (tiff(random_pixels(9, 13, 5), photometric="rgb", extrasamples=(0, 0)),
-                          "cannot be read|pixels as"),
+                          "cannot be read|further channels"),
     "cmyk.jpg": (encoded(Image.new("CMYK", (9, 9)), "JPEG"), r'mode CMYK.*convert\("RGB"\)'),
     "cmyk.tif": (encoded(Image.new("CMYK", (9, 9)), "TIFF"), r'mode CMYK.*convert\("RGB"\)'),
     "lab.tif": (encoded(Image.new("LAB", (9, 9)), "TIFF"), r'mode LAB.*convert\("RGB"\)'),
