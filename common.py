@@ -513,14 +513,16 @@ def load_reference(model, *, batch_size, noise_std, seed):
     for name, value in {"batch_size": batch_size, "noise_std": noise_std, "seed": seed}.items():
         if run.get(name) != value:
             raise WeightsError(f"{weights} comes from a run with {name.upper()} = {run.get(name)}; "
-                               f"here it is {value}.")
+                               f"here it is {value}. Set it back, or set TRAINING = "
+                               '"resume" to train.')
     model.has_been_trained = True
     try:
         # A network without an optimizer, or Keras warns that the file has none.
         keras.Model(model.input, model.output).load_weights(weights)
     except Exception as error:  # h5py and Keras raise errors of many kinds
-        raise WeightsError(f"{weights} does not fit this network, or is damaged: {error}"
-                           ) from error
+        reason = str(error).partition("\n")[0]  # Keras goes on with all the weights' values
+        raise WeightsError(f"{weights} does not fit this network, or is damaged. To train this "
+                           f'network, set TRAINING = "resume". ({reason})') from error
     reached = psnr(clean_picture(), denoise(model, noisy_picture()))
     if abs(reached - run["picture_psnr"]) > 0.01:
         raise WeightsError(f"{weights} belongs to another network than this one: here it brings "
@@ -830,12 +832,14 @@ def open_picture(name):
 
 def _read_picture(name):
     """Read a picture as open_picture() does. Returns its pixels and its ICC profile or None."""
-    path = pathlib.Path(name)
+    path = pathlib.Path(name).expanduser()
     if str(name) == NOISY_PICTURE and not path.exists():
         save_picture(noisy_picture(), path)
+    if path.is_dir():
+        raise PictureError(f"{name} is a folder: name a picture in it.")
     if not path.is_file():
-        raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: "
-                           "put it there, or change PICTURE in the settings cell.")
+        raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there, or "
+                           "name another (in the notebook's settings, it is PICTURE).")
     try:
         with Image.open(path, formats=FORMATS) as picture:
             picture.verify()  # a PNG's checksums, which decoding passes over
@@ -847,8 +851,9 @@ def _read_picture(name):
         raise
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         if getattr(error, "errno", None):
-            raise PictureFileError(f"{name} cannot be read: {error}") from error
-        raise PictureError(f"{name} cannot be read as a picture ({', '.join(FORMATS)}): {error}"
+            raise PictureFileError(f"{name} cannot be read: {error.strerror}") from error
+        raise PictureError(f"{name} cannot be read as a picture ({error}). Either it is damaged: "
+                           f"fetch it again; or it is not one of {', '.join(FORMATS)}: convert it."
                            ) from error
 
 
@@ -899,13 +904,13 @@ def _misread(picture):
 
 def _refusal(name, mode, depth):
     if depth > 8:
-        return (f"{name} has {depth} bits a channel (Pillow's mode {mode}). Beyond 8 bits, only "
-                "grey with 16 bits and without transparency can be kept as it is. Save the picture "
-                "with 8 bits a channel, RGB or grey, in an image editor.")
+        return (f"{name} has {depth} bits a channel. More than 8 are kept in grey alone: 16, "
+                "without transparency. Save the picture as RGB or grey with 8 bits a channel, in "
+                "an image editor.")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         return (f"{name} has the colour mode {mode}, and these networks know RGB and grey. Convert "
-                f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png"); '
-                'then set PICTURE = "rgb.png".')
+                f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png", '
+                "icc_profile=None); then use rgb.png.")
     return (f"{name} is a picture of a rare kind (Pillow's mode {mode}, or a TIFF file with signed "
             "values or further channels). Save it as RGB or grey in an image editor.")
 
@@ -920,7 +925,7 @@ def save_picture(picture, path, icc_profile=None):
         with replacing(pathlib.Path(path)) as temporary:
             Image.fromarray(picture).save(temporary, format="PNG", icc_profile=icc_profile)
     except OSError as error:
-        raise PictureFileError(f"{path} cannot be written: {error}") from error
+        raise PictureFileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 # ---- Pictures: estimate their noise --------------------------------------------------------------
@@ -961,11 +966,13 @@ def describe_noise(picture, noise_std):
     if estimate is None:
         return "The picture is too small to estimate its noise."
     text = f"Its noise is about {estimate:.2f}; the network was trained on {noise_std:.2f}."
-    if estimate < 0.7 * noise_std:
+    if estimate < 0.3 * noise_std:
+        text += "\nThat is hardly any: the result may well be worse than the picture itself."
+    elif estimate < 0.7 * noise_std:
         text += "\nThat is weaker: expect the network to take away fine detail along with it."
     elif estimate > 1.3 * noise_std:
-        text += ("\nThat is stronger: expect much of it to stay, or add "
-                 f"scale={noise_std / estimate:.2f} to the call that denoises the picture.")
+        text += ("\nThat is stronger: expect much of it to stay, unless you denoise at a scale "
+                 f"of {noise_std / estimate:.2f}.")
     return text
 
 
@@ -993,17 +1000,19 @@ def denoise(model, image, scale=1.0):
     `scale` (above 0, at most 1) is for noise stronger than the network was trained on: the contrast
     that the network sees, so that noise of 0.2 is 0.1 at a scale of 0.5. The contrast of grey is
     1/√3 of that: its noise is the same in all three channels, where the network expects it to
-    differ, so that the brightness of grey is √3 times as noisy.
+    differ, so that the brightness of grey is √3 times as noisy. Three equal channels are grey, too.
 
-    Raises PictureError for an array of another shape, type or range, and ValueError for a network
-    that does not keep an image's size.
+    Raises PictureError for an array of another shape, type or range, and ValueError for another
+    `scale` or a network that does not keep an image's size.
     """
     image = np.asarray(image)
     _check_image(image)
     if not 0 < scale <= 1:
-        raise PictureError(f"scale is {scale}; it must be above 0 and at most 1.")
+        raise ValueError(f"scale is {scale}; it must be above 0 and at most 1.")
     result = np.array(image, order="C")
     source, target = _colours(image), _colours(result)
+    if (source == source[:, :, :1]).all():
+        source = source[:, :, :1]
     contrast = np.float32(scale / np.sqrt(3 / source.shape[2]))
     windows = _windows(model, image.shape[:2])
     progress = _Progress(len(windows))
@@ -1142,7 +1151,7 @@ def denoise_file(model, source, target, scale=1.0):
     Returns the denoised pixels. Raises PictureError or PictureFileError, and leaves no file and no
     part of one behind, if the picture cannot be denoised or the result not be written.
     """
-    source, target = pathlib.Path(source), pathlib.Path(target)
+    source, target = (pathlib.Path(name).expanduser() for name in (source, target))
     _check_target(source, target)
     image, icc_profile = _read_picture(source)
     denoised = denoise(model, image, scale)
@@ -1154,7 +1163,8 @@ def _check_target(source, target):
     if target.suffix.lower() != ".png":
         raise PictureError(f"The result {target} would be a PNG file: let its name end in .png.")
     if not target.parent.is_dir():
-        raise PictureError(f"There is no folder {target.parent} to write {target.name} to.")
+        raise PictureError(f"There is no folder {target.parent} in {pathlib.Path.cwd()} to write "
+                           f"{target.name} to: create it.")
     if target.is_dir():
         raise PictureError(f"{target} is a folder: name a file.")
     if target.exists() and source.exists() and target.samefile(source):

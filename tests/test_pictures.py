@@ -250,7 +250,7 @@ NOISY = (ROOT / "noisy.png").read_bytes()
 PHOTO = encoded(Image.fromarray(random_pixels(60, 80, 3)), "JPEG")
 SMALL = encoded(Image.fromarray(COLOUR), "PNG")
 DATA = SMALL.index(b"IDAT") + 4  # where its pixels begin
-MORE_THAN_8 = "(12|16|32) bits a channel.* Save the picture with 8 bits"
+MORE_THAN_8 = "(12|16|32) bits a channel.* Save the picture as RGB or grey with 8"
 REFUSED = {
     "16-bit colour.png": (png(1, 1, 16, 2, bytes(7)), MORE_THAN_8),
     "16-bit colour and alpha.png": (png(1, 1, 16, 6, bytes(9)), MORE_THAN_8),
@@ -308,9 +308,9 @@ def test_what_cannot_be_denoised_is_refused_and_leaves_nothing(identity, name):
 
 
 @pytest.mark.parametrize("source, target, reason", [
-    ("missing.png", "out.png", "no picture missing.png in .*settings cell"),
+    ("missing.png", "out.png", "no picture missing.png in .*PICTURE"),
     ("no_such/noisy.png", "out.png", "no picture no_such/noisy.png"),
-    ("folder", "out.png", "no picture folder"),
+    ("folder", "out.png", "folder is a folder: name a picture in it"),
     ("here.png", "no_such/out.png", "no folder no_such"),
     ("here.png", "out.jpg", "out.jpg would be a PNG file"),
     ("here.png", "folder.png", "folder.png is a folder"),
