@@ -200,7 +200,8 @@ def compare_scales():
         found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
         values = [common.psnr(clean, image) for image in found]
         clean, noisy = noisy_photo("chelsea", noise_std, grey=True)
-        copied = model.predict(np.dstack([noisy] * 3)[np.newaxis], verbose=0)[0].mean(axis=2)
+        copied = model.predict(np.dstack([noisy] * 3)[np.newaxis], verbose=0)[0]
+        copied = copied.clip(0, 1).mean(axis=2)
         found = [noisy, copied, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
         values += [common.psnr(clean, image) for image in found]
         print(f"{noise_std:<8}" + "".join(f"{value:9.2f}" for value in values))
