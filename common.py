@@ -904,9 +904,9 @@ def _misread(picture):
 
 def _refusal(name, mode, depth):
     if depth > 8:
-        return (f"{name} has {depth} bits a channel. More than 8 are kept in grey alone: 16, "
-                "without transparency. Save the picture as RGB or grey with 8 bits a channel, in "
-                "an image editor.")
+        return (f"{name} has {depth} bits a channel. Only grey without transparency may have more "
+                "than 8, namely 16. Save the picture as RGB or grey with 8 bits a channel, in an "
+                "image editor.")
     if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         return (f"{name} has the colour mode {mode}, and these networks know RGB and grey. Convert "
                 f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png", '
@@ -981,7 +981,7 @@ def describe_noise(picture, noise_std):
 WINDOW = 512  # pixels a side of what the network sees at once
 STATUS_INTERVAL = 3  # seconds
 POINTWISE = {"InputLayer", "GaussianNoise", "GaussianDropout", "Dropout", "SpatialDropout2D",
-             "Activation", "ReLU", "LeakyReLU", "ELU", "Softmax", "Identity", "Rescaling", "Add",
+             "Activation", "ReLU", "LeakyReLU", "ELU", "Identity", "Rescaling", "Add",
              "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
 ALONG_AN_AXIS = {"BatchNormalization", "Concatenate"}
 CONVOLUTIONS = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D"}
@@ -1100,7 +1100,7 @@ def reach(model):
     """
     try:
         entries = model.get_config()["layers"]
-    except (NotImplementedError, KeyError):
+    except (NotImplementedError, TypeError, KeyError):
         raise ValueError(f"How far {model.name} reaches is not known: it cannot list its layers."
                          ) from None
     return sum(_layer_reach(entry) * max(1, len(entry.get("inbound_nodes", ())))
