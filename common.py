@@ -63,7 +63,7 @@ with _silenced_stderr():
 # TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-BUNDLE = "denoising coursework 3"  # each notebook checks this: other projects have a common.py too
+BUNDLE = "denoising coursework 4"  # each notebook checks this: other projects have a common.py too
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
 
@@ -1173,8 +1173,13 @@ def _check_target(source, target):
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------
 
-NOISY_COLOUR = "#D55E00"  # of Okabe and Ito's palette, told apart by the colour-blind
-NETWORK_COLOUR = "#0072B2"
+NOISY_COLOUR = "#D55E00"  # all of Okabe and Ito's palette, told apart by the colour-blind
+NETWORK_COLOURS = {"Model1": "#0072B2", "Model2": "#009E73", "Model3": "#CC79A7"}
+OTHER_COLOUR = "#56B4E9"
+
+
+def _colour(name):
+    return NETWORK_COLOURS.get(name, OTHER_COLOUR)
 
 
 def _new_figure(width, height, picture_format):
@@ -1208,12 +1213,12 @@ def _draw_curves(figure, run):
     left, right = figure.subplots(1, 2)
     epochs = range(1, len(run["psnr"]) + 1)
     steps, losses = np.array(run["curve"]).T
-    left.semilogy(steps, losses, color=NETWORK_COLOUR, label="training batches")
+    colour = _colour(run["model"])
+    left.semilogy(steps, losses, color=colour, label="training batches")
     left.axhline(10 ** (-run["noisy_psnr"] / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
     left.set(title="Loss on the training images", xlabel="epoch", ylabel="mean squared error")
-    right.plot(steps, -10 * np.log10(losses), color=NETWORK_COLOUR, alpha=0.4,
-               label="training batches")
-    right.plot(epochs, run["psnr"], "o-", color=NETWORK_COLOUR, ms=4,
+    right.plot(steps, -10 * np.log10(losses), color=colour, alpha=0.4, label="training batches")
+    right.plot(epochs, run["psnr"], "o-", color=colour, ms=4,
                label=f"{run['monitored_images']:,} test images")
     right.axhline(run["noisy_psnr"], color=NOISY_COLOUR, ls="--", label="noisy input")
     right.set(title="PSNR: higher is better", xlabel="epoch", ylabel="PSNR (dB)")
@@ -1235,14 +1240,13 @@ def plot_curves(run):
     _draw_curves(figure, run)
 
 
-def plot_psnr_distribution(noisy, denoised, title):
-    """Draw histograms of the per-image PSNR of two Scores, before and after the network."""
+def plot_psnr_distribution(noisy, denoised, name, title):
+    """Draw histograms of the per-image PSNR of two Scores, before and after the network `name`."""
     figure = _new_figure(8, 3.2, "png")
     axes = figure.subplots()
     bins = np.histogram_bin_edges(np.append(noisy.image_psnr, denoised.image_psnr), 60)
-    for scores, colour, name in ((noisy, NOISY_COLOUR, "noisy"),
-                                 (denoised, NETWORK_COLOUR, "denoised")):
-        axes.hist(scores.image_psnr, bins, color=colour, alpha=0.7, label=name)
+    for scores, colour, label in ((noisy, NOISY_COLOUR, "noisy"), (denoised, _colour(name), name)):
+        axes.hist(scores.image_psnr, bins, color=colour, alpha=0.7, label=label)
     axes.set(title=title, xlabel="PSNR of one image (dB)", ylabel="number of images")
     axes.legend()
 
@@ -1295,3 +1299,121 @@ def plot_picture(noisy, denoised, clean, title, zoom=(0.12, 0.39)):
 
 def _removed(noisy, denoised):
     return 0.5 + 2 * (to_float(_colours(noisy)) - to_float(_colours(denoised)))
+
+
+def plot_pictures(pictures, title, columns=None):
+    """Draw `pictures` of one size, a dict of captions and arrays, in rows of `columns` (or one).
+
+    Each array has a shape and a type that denoise() takes; float values are clipped to [0, 1].
+    """
+    columns = columns or len(pictures)
+    rows = -(-len(pictures) // columns)
+    height, width = next(iter(pictures.values())).shape[:2]
+    figure = _new_figure(11, rows * (11 / columns * height / width + 0.3) + 0.4, "jpeg")
+    figure.suptitle(title)
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (caption, picture) in zip(places, pictures.items()):
+        _show_image(axes, picture, caption)
+    for axes in places[len(pictures):]:
+        axes.set_axis_off()
+
+
+def plot_noise_levels(levels, before, after, noise_std, name, title):
+    """Draw the PSNR (dB) `before` and `after` the network `name` over the `levels` of the noise.
+
+    The level that it was trained on, `noise_std`, is marked, and so is where it does harm.
+    """
+    figure = _new_figure(8, 3.6, "png")
+    axes = figure.subplots()
+    axes.plot(levels, before, "s--", color=NOISY_COLOUR, label="noisy")
+    axes.plot(levels, after, "o-", color=_colour(name), label=name)
+    axes.fill_between(levels, before, after, where=np.less(after, before), interpolate=True,
+                      color=NOISY_COLOUR, alpha=0.25, label="here it does harm")
+    axes.axvline(noise_std, color="black", lw=1, ls=":", label="trained on")
+    axes.set(title=title, xlabel="standard deviation of the noise", ylabel="PSNR (dB)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+
+
+# ---- The three models side by side ---------------------------------------------------------------
+
+
+def side_by_side(run, checkpoints):
+    """Return the runs of the three models by their names, each as train() returns it.
+
+    `run` is this notebook's. Another model's is the newest finished one among the `checkpoints`
+    with the same settings and data, or else the one that its weights in weights/ come from; a
+    model that has neither is left out, and so is `run` if it was stopped in its first epoch. Each
+    run has one more entry, "origin": where it comes from.
+    """
+    runs = {}
+    for name in sorted({*NETWORK_COLOURS, run["model"]}):
+        if name == run["model"]:
+            runs[name] = run | {"origin": "this notebook"}
+        elif found := _finished_run(name, run, checkpoint_folder(checkpoints)):
+            runs[name] = found | {"origin": "checkpoints"}
+        elif found := _reference_run(name):
+            runs[name] = found | {"origin": "weights"}
+    return {name: one for name, one in runs.items() if one["psnr"]}
+
+
+def _finished_run(name, like, folder):
+    paths = [path for path in folder.glob(f"{name}-*.npz") if ".previous" not in path.name]
+    same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                run = json.loads(str(arrays["run"]))
+        except Exception:  # a damaged zip file raises errors of many kinds; train() reports it
+            continue
+        if len(run["loss"]) == run["epochs"] and all(run[key] == like[key] for key in same):
+            return run
+    return None
+
+
+def _reference_run(name):
+    try:
+        return read_history(_shipped(f"{name}.csv"))
+    except ValueError:  # WeightsError, too
+        return None
+
+
+def read_seeds():
+    """Read weights/seeds.csv: the test PSNR of runs that differ in nothing but their seeds.
+
+    Returns the line that says what they are, and a dict of model names and lists of the PSNR of
+    the mean MSE, in dB. Without the file (in Colab), the line says so and the dict is empty.
+    """
+    try:
+        title, _, *rows = _shipped("seeds.csv").read_text(encoding="utf-8").splitlines()
+    except WeightsError:
+        return f"There is no seeds.csv in {REFERENCE}/ or beside this notebook.", {}
+    seeds = {}
+    for row in rows:
+        name, _, reached = row.split(",")
+        seeds.setdefault(name, []).append(float(reached))
+    return title.removeprefix("# "), seeds
+
+
+def plot_side_by_side(runs, seeds):
+    """Draw the PSNR of `runs` (see side_by_side()) over the epochs, and the `seeds` as dots.
+
+    Without `seeds`, only the curves are drawn; without `runs`, nothing is.
+    """
+    if not runs:
+        return
+    figure = _new_figure(11, 3.6, "png")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    for name, run in runs.items():
+        epochs = range(1, len(run["psnr"]) + 1)
+        left.plot(epochs, run["psnr"], "o-", color=_colour(name), ms=4, label=name)
+    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB)")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(fontsize=9)
+    for name, reached in seeds.items():
+        right.plot([name] * len(reached), reached, "o", color=_colour(name), alpha=0.7)
+    right.set(title="PSNR at the end, by seed", ylabel="PSNR (dB)")
+    right.margins(x=0.2)
+    right.set_visible(bool(seeds))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
