@@ -44,14 +44,17 @@ def settings(name):
     return variables
 
 
-def built(name, data, epochs):
-    """Execute the cells of the notebook `name` that build and compile. Returns its variables."""
+def built(name, data, epochs, **changed):
+    """Execute the cells of the notebook `name` that build and compile. Returns its variables.
+
+    Settings may be `changed`.
+    """
     import keras
 
     import common
 
     variables = {"keras": keras, "layers": keras.layers, "common": common, "data": data,
-                 **settings(name), "EPOCHS": epochs}
+                 **settings(name), "EPOCHS": epochs, **changed}
     exec(code_with(name, "keras.Model("), variables)
     exec(code_with(name, "model.compile("), variables)
     return variables
