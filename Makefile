@@ -4,6 +4,8 @@
 # make results     the table of the committed notebooks
 # make benchmark   quality, speed and memory here: pictures beside classical methods, training
 #                  beside the plain code; random kills
+# make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
+# make exercises   do the notebooks' exercises and show what comes out
 # make recipe      what each part of the training recipe is worth (hours; ROWS="cosine zero" for two)
 # make teeth       break the bundle in many ways and show that the tests notice
 
@@ -12,9 +14,9 @@ NOTEBOOKS = Model1 Model2 Model3
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 
-.PHONY: run test notebooks results benchmark recipe teeth
+.PHONY: run test notebooks results benchmark recipe seeds exercises teeth
 
-notebooks benchmark recipe: export PYTHONPATH = .
+notebooks benchmark recipe seeds exercises: export PYTHONPATH = .
 
 run: .venv/installed
 	@rm -rf build && mkdir build
@@ -56,6 +58,12 @@ benchmark: .venv/installed
 
 recipe: .venv/installed
 	@.venv/bin/python tests/recipe.py $(if $(ROWS),--rows $(ROWS))
+
+seeds: .venv/installed
+	@DENOISE_EPOCHS=$(EPOCHS) .venv/bin/python tests/seeds.py
+
+exercises: .venv/installed
+	@.venv/bin/python tests/exercises.py
 
 teeth: .venv/installed
 	.venv/bin/python tests/teeth.py

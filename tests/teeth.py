@@ -75,6 +75,9 @@ FAULTS = {
     "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, halo - 1) for"),
     "alpha is denoised as a colour": in_file("common.py", "{1: 1, 2: 1,", "{1: 1, 2: 2,"),
     "wrong checksums are passed over": in_file("common.py", "picture.verify()", "pass"),
+    "impulses are half as many as they should": in_notebook("amount = 2 * mse", "amount = mse"),
+    "an unfinished run stands beside the others": in_file(
+        "common.py", 'if len(run["loss"]) == run["epochs"] and all(', "if all("),
     "noisy.png is altered in one pixel": alter_one_pixel,
     "a notebook is committed without outputs": forget_outputs,
     "a shared cell is edited in one notebook": in_notebook(
