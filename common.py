@@ -1410,10 +1410,12 @@ def plot_side_by_side(runs, seeds):
     left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
-    for name, reached in seeds.items():
-        right.plot([name] * len(reached), reached, "o", color=_colour(name), alpha=0.7)
-    right.set(title="PSNR at the end, by seed", ylabel="PSNR (dB)")
-    right.margins(x=0.2)
+    for place, (name, reached) in enumerate(seeds.items()):
+        beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
+        right.plot(place + beside, reached, "o", color=_colour(name))
+    right.set(title="At the end, seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
+              xticklabels=list(seeds))
+    right.margins(x=0.1, y=0.1)
     right.set_visible(bool(seeds))
     for axes in (left, right):
         axes.grid(alpha=0.3)
