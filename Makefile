@@ -14,7 +14,7 @@ NOTEBOOKS = Model1 Model2 Model3
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 
-.PHONY: run test notebooks results benchmark recipe seeds exercises teeth
+.PHONY: run test notebooks results benchmark recipe seeds exercises teeth cifar10
 
 notebooks benchmark recipe seeds exercises: export PYTHONPATH = .
 
@@ -33,11 +33,8 @@ test: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
-notebooks: export DENOISE_QUICK =
-notebooks: .venv/installed
-	@.venv/bin/python -c 'import common, sys; sys.exit(common.load_data().name != "CIFAR-10")' || { \
-		echo "The committed notebooks are to come from CIFAR-10, and it is not at hand: let DENOISE_DATA"; \
-		echo "name a cifar10.npz, or unset it to download. For other data, use Jupyter."; exit 1; }
+notebooks seeds: export DENOISE_QUICK =
+notebooks: cifar10
 	@mkdir -p build/real
 	@for name in $(NOTEBOOKS); do \
 		echo "Running $$name.ipynb …"; \
@@ -59,7 +56,7 @@ benchmark: .venv/installed
 recipe: .venv/installed
 	@.venv/bin/python tests/recipe.py $(if $(ROWS),--rows $(ROWS))
 
-seeds: .venv/installed
+seeds: cifar10
 	@DENOISE_EPOCHS=$(EPOCHS) .venv/bin/python tests/seeds.py
 
 exercises: .venv/installed
@@ -67,6 +64,11 @@ exercises: .venv/installed
 
 teeth: .venv/installed
 	.venv/bin/python tests/teeth.py
+
+cifar10: .venv/installed
+	@.venv/bin/python -c 'import common, sys; sys.exit(common.load_data().name != "CIFAR-10")' || { \
+		echo "What is committed is to come from CIFAR-10, and it is not at hand: let DENOISE_DATA"; \
+		echo "name a cifar10.npz, or unset it to download. For other data, use Jupyter."; exit 1; }
 
 .venv/installed: requirements.txt
 	@command -v $(PYTHON) >/dev/null || { \

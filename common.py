@@ -16,6 +16,7 @@ import os
 import pathlib
 import socket
 import sys
+import textwrap
 import time
 import zipfile
 import zlib
@@ -1064,7 +1065,7 @@ def _windows(model, size):
     comes out, and put it to `place` in the result. All windows are equally large.
     """
     try:
-        halo = reach(model)
+        halo = 0 if max(size) <= WINDOW else reach(model)  # what fits in one window needs no halo
     except ValueError as error:
         print(f"{error}\nSo the image goes through the network in one piece.")
         spans = [[(0, length, 0, length)] for length in size]
@@ -1118,7 +1119,7 @@ def _layer_reach(entry):
             and config["padding"] == "same" and config["data_format"] == "channels_last"):
         spread = np.subtract(config["kernel_size"], 1) * config["dilation_rate"]
         return int(-(-np.max(spread) // 2))
-    raise ValueError(f"How far the network reaches is not known, because of {config.get('name')} "
+    raise ValueError(f"How far the network reaches is not known, because of {entry.get('name')} "
                      f"({kind}).")
 
 
@@ -1327,8 +1328,10 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
     axes = figure.subplots()
     axes.plot(levels, before, "s--", color=NOISY_COLOUR, label="noisy")
     axes.plot(levels, after, "o-", color=_colour(name), label=name)
-    axes.fill_between(levels, before, after, where=np.less(after, before), interpolate=True,
-                      color=NOISY_COLOUR, alpha=0.25, label="here it does harm")
+    harm = np.less(after, before)
+    if harm.any():
+        axes.fill_between(levels, before, after, where=harm, interpolate=True,
+                          color=NOISY_COLOUR, alpha=0.25, label="here it does harm")
     axes.axvline(noise_std, color="black", lw=1, ls=":", label="trained on")
     axes.set(title=title, xlabel="standard deviation of the noise", ylabel="PSNR (dB)")
     axes.grid(alpha=0.3)
@@ -1342,9 +1345,9 @@ def side_by_side(run, checkpoints):
     """Return the runs of the three models by their names, each as train() returns it.
 
     `run` is this notebook's. Another model's is the newest finished one among the `checkpoints`
-    with the same settings and data, or else the one that its weights in weights/ come from; a
-    model that has neither is left out, and so is `run` if it was stopped in its first epoch. Each
-    run has one more entry, "origin": where it comes from.
+    with the same settings and data, or else the one that its weights in weights/ come from, if it
+    had the same noise; a model that has neither is left out, and so is `run` if it was stopped in
+    its first epoch. Each run has one more entry, "origin": where it comes from.
     """
     runs = {}
     for name in sorted({*NETWORK_COLOURS, run["model"]}):
@@ -1352,14 +1355,15 @@ def side_by_side(run, checkpoints):
             runs[name] = run | {"origin": "this notebook"}
         elif found := _finished_run(name, run, checkpoint_folder(checkpoints)):
             runs[name] = found | {"origin": "checkpoints"}
-        elif found := _reference_run(name):
+        elif (found := _reference_run(name)) and found["noise_std"] == run["noise_std"]:
             runs[name] = found | {"origin": "weights"}
     return {name: one for name, one in runs.items() if one["psnr"]}
 
 
 def _finished_run(name, like, folder):
     paths = [path for path in folder.glob(f"{name}-*.npz") if ".previous" not in path.name]
-    same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
+    like = {**like, "model": name}
+    same = ("model", "data", "train_images", "epochs", "batch_size", "noise_std", "seed")
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -1395,10 +1399,11 @@ def read_seeds():
     return title.removeprefix("# "), seeds
 
 
-def plot_side_by_side(runs, seeds):
+def plot_side_by_side(runs, seeds, title):
     """Draw the PSNR of `runs` (see side_by_side()) over the epochs, and the `seeds` as dots.
 
-    Without `seeds`, only the curves are drawn; without `runs`, nothing is.
+    `title` and `seeds` are what read_seeds() returns. Without `seeds`, only the curves are drawn;
+    without `runs`, nothing is.
     """
     if not runs:
         return
@@ -1406,15 +1411,17 @@ def plot_side_by_side(runs, seeds):
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     for name, run in runs.items():
         epochs = range(1, len(run["psnr"]) + 1)
-        left.plot(epochs, run["psnr"], "o-", color=_colour(name), ms=4, label=name)
+        left.plot(epochs, run["psnr"], "o-", color=_colour(name), ms=4,
+                  label=f"{name}, {run['data']}")
     left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
         beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
         right.plot(place + beside, reached, "o", color=_colour(name))
-    right.set(title="At the end, seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
+    right.set(title="Seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
               xticklabels=list(seeds))
+    right.set_xlabel(textwrap.fill(title, 50), fontsize=8)
     right.margins(x=0.1, y=0.1)
     right.set_visible(bool(seeds))
     for axes in (left, right):

@@ -50,7 +50,7 @@ EXERCISES = [  # what it is, the notebook, and the changes: (old, new), each in 
     ("3 fewer layers", "Model3", [("DEPTH = 5", "DEPTH = 4")]),
     ("4 see further", "Model2", [LOOP]),
     ("5 another kind of noise", "Model2",
-     [(NOISE, 'layers.GaussianDropout(0.036, name="noise")')]),
+     [(NOISE, 'layers.GaussianDropout(0.034, name="noise")')]),
     ("6 a layer of your own", "Model2",
      [("DEPTH = 5", IMPULSES), (NOISE, 'Impulses(0.032, name="noise")')]),
 ]

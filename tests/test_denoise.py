@@ -162,7 +162,9 @@ def test_a_network_that_does_not_keep_the_size_is_refused(layer):
         common.denoise(network(layer()), random_image(40, 37, 3))
 
 
-def test_a_network_of_ones_own_class_is_not_cut(capsys):
+def test_a_network_of_ones_own_class_is_not_cut(monkeypatch, capsys):
+    monkeypatch.setattr(common, "WINDOW", 16)
+
     class Own(keras.Model):
         def call(self, x):
             return x
@@ -170,6 +172,14 @@ def test_a_network_of_ones_own_class_is_not_cut(capsys):
     image = random_image(20, 30, 3)
     np.testing.assert_array_equal(common.denoise(Own(name="own"), image), image)
     assert "How far own reaches is not known" in capsys.readouterr().out
+
+
+def test_what_fits_in_one_window_needs_no_reach(capsys):
+    image = random_image(20, 30, 3)
+    model = network(layers.MaxPooling2D(3, strides=1, padding="same"))
+    np.testing.assert_array_equal(common.denoise(model, image),
+                                  common.to_uint8(at_once(model, common.to_float(image))))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])

@@ -1,6 +1,8 @@
 """The committed notebooks and pictures, as they lie here: executed, alike, from real runs."""
 
+import functools
 import re
+import time
 from itertools import pairwise, zip_longest
 
 import keras
@@ -8,6 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import restoration
+from skimage.util import random_noise
 
 import common
 import notebooks
@@ -113,19 +117,28 @@ def test_results_in_the_readme_are_the_notebooks():
         assert f"| {row} | {' | '.join(figures)} |" in readme, "see make results"
 
 
+def trained(name):
+    """Return the variables of the notebook `name` after it trained a network that does nothing."""
+    image = keras.Input((None, None, 3))
+    few = np.full((8, 32, 32, 3), 128, np.uint8)
+    clean = common.to_float(few)
+    run = {**dict.fromkeys(("train_images", "epochs", "batch_size", "noise_std", "seed")),
+           "model": name, "data": "CIFAR-10", "loss": [0.1], "psnr": [20.0], "monitored_images": 8}
+    scores = common.Scores(20.0, None, None)
+    return {"common": common, "np": np, "plt": plt, "NAME": name, "PICTURE": "mine.png",
+            "model": keras.Model(image, keras.layers.Identity()(image)), "run": run,
+            "NOISE_STD": 0.1, "SEED": 0, "EPOCHS": 1, "CHECKPOINTS": "checkpoints",
+            "data": common.Data("CIFAR-10", few, few), "clean_test": clean,
+            "noisy_test": common.add_noise(clean, 0.1, 0), "noisy_scores": scores, "scores": scores}
+
+
 @pytest.mark.parametrize("shape, dtype", [
     ((30, 40, 3), np.uint8), ((30, 40, 4), np.uint8), ((30, 40, 2), np.uint8), ((30, 40), np.uint8),
     ((30, 40), np.uint16), ((1, 1, 3), np.uint8), ((3, 1200, 3), np.uint8)])
 def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys, shape, dtype):
-    image = keras.Input((None, None, 3))
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype)
     common.save_picture(pixels, tmp_path / "mine.png")
-    scores = common.Scores(20.0, None, None)
-    variables = {"common": common, "np": np, "plt": plt, "NAME": name, "PICTURE": "mine.png",
-                 "model": keras.Model(image, keras.layers.Identity()(image)),
-                 "NOISE_STD": 0.1, "EPOCHS": 1, "data": common.Data("CIFAR-10", None, None),
-                 "clean_test": [0], "run": {"loss": [0.1], "data": "CIFAR-10"},
-                 "noisy_scores": scores, "scores": scores}
+    variables = trained(name)
     sources = [cell.source for cell in code_cells(name)]
     [setup] = [source for source in sources if "open_picture(PICTURE)" in source]
     [first] = [i for i, source in enumerate(sources) if source.startswith("ours = ")]
@@ -139,3 +152,18 @@ def test_own_picture_goes_through_without_a_psnr(name, tmp_path, capsys, shape, 
     output = capsys.readouterr().out
     assert f"mine.png: shape {shape}, {np.dtype(dtype)}" in output
     assert "PSNR: " not in output and "clean picture" not in output
+
+
+def test_limits_are_shown_beside_an_own_picture_without_it(name, capsys):
+    variables = {**trained(name), "clean": None, "time": time, "functools": functools,
+                 "restoration": restoration, "random_noise": random_noise}
+    sources = [cell.source for cell in code_cells(name)]
+    [first] = [i for i, source in enumerate(sources) if source.startswith("few = ")]
+    for source in sources[first:]:
+        exec(source, variables)
+    plt.close("all")
+    output = capsys.readouterr().out
+    noisy, denoised = re.search(r"^Gaussian +(\S+) +(\S+)$", output, re.MULTILINE).groups()
+    assert noisy == denoised  # by a network that does nothing
+    assert re.search(rf"^{name} +1  CIFAR-10 +20\.00 +8  this notebook$", output, re.MULTILINE)
+    assert "mine.png" not in output
