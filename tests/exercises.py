@@ -45,7 +45,7 @@ EXERCISES = [  # what it is, the notebook, and the changes: (old, new), each in 
     ("1 add the skip, start at zero", "Model1", [ADD, LAST]),
     ("1 drop the skip", "Model2", [(SKIP, "")]),
     ("1 slow statistics", "Model3", [("momentum=0.9,", "momentum=0.999,")]),
-    ("2 another strength", "Model2", [("NOISE_STD = 0.1 ", "NOISE_STD = 0.2 ")]),
+    ("2 another strength (tested at 0.2, too)", "Model2", [("NOISE_STD = 0.1 ", "NOISE_STD = 0.2 ")]),
     ("3 fewer layers", "Model2", [("DEPTH = 5", "DEPTH = 4")]),
     ("3 fewer layers", "Model3", [("DEPTH = 5", "DEPTH = 4")]),
     ("4 see further", "Model2", [LOOP]),

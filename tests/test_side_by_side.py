@@ -218,3 +218,12 @@ def test_seeds_in_the_readme_are_those_of_the_file():
     for name, reached in common.read_seeds()[1].items():
         row = " | ".join(f"{value:.2f}" for value in reached)
         assert f"| {name} | {row} |" in readme, "see weights/seeds.csv"
+
+
+def test_exercises_are_answered_in_the_readme_and_asked_in_the_notebooks():
+    readme = (ROOT / "README.md").read_text()
+    for title, name, _ in exercises.EXERCISES:
+        assert re.search(rf"^\| {re.escape(title)} \| {name} \| [\d. |]+\|$", readme, re.MULTILINE)
+    for name in NAMES:
+        text = "\n".join(cell.source for cell in notebooks.cells(name)[-2:])
+        assert re.findall(r"^(\d)\. \*", text, re.MULTILINE) == list("123456")
