@@ -33,7 +33,7 @@ def run(folder, source):
 
 
 def first_cells(count):
-    return "\n".join(cell.source for cell in code_cells("Model1")[:count])
+    return "\n".join(cell.source for cell in code_cells("Model2")[:count])
 
 
 def last_line(process):
