@@ -1413,13 +1413,13 @@ def plot_side_by_side(runs, seeds, title):
         epochs = range(1, len(run["psnr"]) + 1)
         left.plot(epochs, run["psnr"], "o-", color=_colour(name), ms=4,
                   label=f"{name}, {run['data']}")
-    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB)")
+    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB), watched images")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
         beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
         right.plot(place + beside, reached, "o", color=_colour(name))
-    right.set(title="Seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
+    right.set(title="Seed by seed: mind the scale", ylabel="PSNR (dB)", xticks=range(len(seeds)),
               xticklabels=list(seeds))
     right.set_xlabel(textwrap.fill(title, 50), fontsize=8)
     right.margins(x=0.1, y=0.1)

@@ -75,7 +75,8 @@ FAULTS = {
     "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, halo - 1) for"),
     "alpha is denoised as a colour": in_file("common.py", "{1: 1, 2: 1,", "{1: 1, 2: 2,"),
     "wrong checksums are passed over": in_file("common.py", "picture.verify()", "pass"),
-    "impulses are half as many as they should": in_notebook("amount = 2 * mse", "amount = mse"),
+    "impulses are half as many as they should": in_notebook(
+        "amount = 2 * mse / np.mean(few", "amount = mse / np.mean(few"),
     "an unfinished run stands beside the others": in_file(
         "common.py", 'if len(run["loss"]) == run["epochs"] and all(', "if all("),
     "noisy.png is altered in one pixel": alter_one_pixel,

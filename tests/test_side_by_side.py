@@ -94,7 +94,7 @@ def test_a_run_stopped_in_its_first_epoch_is_left_out():
 def test_shipped_seeds_are_three_runs_a_model():
     shutil.copytree(ROOT / "weights", "weights")
     title, seeds = common.read_seeds()
-    assert re.search(r"on [\d,]+ test images of CIFAR-10 after \d+ epochs on [\d,]+$", title)
+    assert re.search(r"on [\d,]+ test images of CIFAR-10 after \d+ epochs on [\d,]+ train", title)
     assert list(seeds) == list(NAMES) and all(len(set(values)) == 3 for values in seeds.values())
 
 
@@ -104,7 +104,7 @@ def test_seed_0_is_the_notebooks_run_if_it_has_as_many_epochs(name):
     run = common.read_history(f"weights/{name}.csv")
     _, rows = notebooks.results(name)
     [(row, (_, reached))] = [item for item in rows.items() if "test images" in item[0]]
-    if f"on {row} after {run['epochs']} epochs on {run['train_images']:,}" in title:
+    if f"on {row} after {run['epochs']} epochs on {run['train_images']:,} training" in title:
         assert f"{seeds[name][0]:.2f}" == reached
 
 
@@ -152,11 +152,13 @@ def test_pictures_are_drawn_in_order_and_the_rest_stays_blank():
     assert not any(axes.axison for axes in places)
 
 
-def test_kinds_of_noise_have_the_same_error(few):
-    variables = {"common": common, "np": np, "few": few, "NOISE_STD": 0.1, "SEED": 0,
-                 "random_noise": skimage.util.random_noise}
-    exec(code_with("Model1", "kinds = {"), variables)
-    for kind, images in variables["kinds"].items():
+@pytest.mark.parametrize("noises, clean", [("kinds", "few"), ("noises", "photo")])
+def test_kinds_of_noise_have_the_same_error(few, noises, clean):
+    variables = {"common": common, "np": np, "plt": plt, clean: few, "NOISE_STD": 0.1, "SEED": 0,
+                 "rng": np.random.default_rng(0), "random_noise": skimage.util.random_noise}
+    exec(code_with("Model1", f"{noises} = {{").partition("common.plot")[0], variables)
+    assert list(variables[noises]) == ["Gaussian", "impulses", "Poisson", "speckle"]
+    for kind, images in variables[noises].items():
         assert np.mean((images - few) ** 2) == pytest.approx(0.01, rel=0.03), kind
 
 
