@@ -34,7 +34,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # ---- Import Keras without the backend's chatter --------------------------------------------------
 
@@ -833,29 +833,51 @@ def open_picture(name):
 
 def _read_picture(name):
     """Read a picture as open_picture() does. Returns its pixels and its ICC profile or None."""
-    path = pathlib.Path(name).expanduser()
-    if str(name) == NOISY_PICTURE and not path.exists():
-        save_picture(noisy_picture(), path)
-    if path.is_dir():
-        raise PictureError(f"{name} is a folder: name a picture in it.")
-    if not path.is_file():
-        raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there, or "
-                           "name another (in the notebook's settings, it is PICTURE).")
+    with _naming(name, "read"):
+        path = pathlib.Path(name).expanduser()
+        if str(name) == NOISY_PICTURE and not path.exists():
+            save_picture(noisy_picture(), path)
+        if path.is_dir():
+            raise PictureError(f"{name} is a folder: name a picture in it.")
+        if not path.is_file():
+            raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there, "
+                               "or name another (in the notebook's settings, it is PICTURE).")
+        content = path.read_bytes()  # given a path, Pillow scrambles some TIFF files it turns
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             picture.verify()  # a PNG's checksums, which decoding passes over
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             if getattr(picture, "is_animated", False):
                 print(f"{name} holds several pictures; this is the first of them.")
-            return _pixels(name, picture), picture.info.get("icc_profile")
+            pixels = _pixels(name, picture)
+            return pixels, _profile(picture, pixels)
     except PictureError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
-        if getattr(error, "errno", None):
-            raise PictureFileError(f"{name} cannot be read: {error.strerror}") from error
-        raise PictureError(f"{name} cannot be read as a picture ({error}). Either it is damaged: "
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it begins like none" if unknown else error
+        raise PictureError(f"{name} cannot be read as a picture ({reason}). Either it is damaged: "
                            f"fetch it again; or it is not one of {', '.join(FORMATS)}: convert it."
                            ) from error
+
+
+@contextlib.contextmanager
+def _naming(name, action):
+    """Raise what the system has against the file `name` as an error of our own that names it."""
+    try:
+        yield
+    except (PictureError, PictureFileError):
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # no permission; no such ~user; a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise PictureFileError(f"{name} cannot be {action}: {reason}") from error
+
+
+def _profile(picture, pixels):
+    """Return the ICC profile of an opened `picture`, if it is one that suits its `pixels`."""
+    profile = picture.info.get("icc_profile")
+    made_grey = picture.mode in ("P", "PA") and _colours(pixels).shape[2] == 1
+    return profile if isinstance(profile, bytes) and not made_grey else None
 
 
 def _pixels(name, picture):
@@ -950,7 +972,7 @@ def estimate_noise(picture):
     if min(height, width) < 16:
         return None
     top, left = max(0, (height - NOISE_CROP) // 2), max(0, (width - NOISE_CROP) // 2)
-    values = to_float(_colours(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP])
+    values = to_float(_colours(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP]).clip(0, 1)
     smooth = skimage.filters.gaussian(values, 2, channel_axis=-1)
     noise = np.random.default_rng(0).standard_normal(values.shape, dtype=np.float32)
     estimates = [_estimate_sigma(np.clip(smooth + level * noise, 0, 1)) for level in NOISE_LEVELS]
@@ -971,7 +993,7 @@ def describe_noise(picture, noise_std):
         text += "\nThat is hardly any: the result may well be worse than the picture itself."
     elif estimate < 0.7 * noise_std:
         text += "\nThat is weaker: expect the network to take away fine detail along with it."
-    elif estimate > 1.3 * noise_std:
+    elif estimate > 1.2 * noise_std:
         text += ("\nThat is stronger: expect much of it to stay, unless you denoise at a scale "
                  f"of {noise_std / estimate:.2f}.")
     return text
@@ -1050,6 +1072,9 @@ def _through_network(model, values, contrast):
     grey = (1 - contrast) / 2
     batch = np.repeat(contrast * values + grey, 3 // values.shape[2], axis=2)[np.newaxis]
     denoised = model.predict_on_batch(batch)[0]
+    if not np.isfinite(denoised).all():
+        raise ValueError("The network returns values that are no numbers: its training went wrong. "
+                         "Train it afresh, with a smaller LEARNING_RATE.")
     if denoised.shape != batch[0].shape:
         raise ValueError(f"The network makes {denoised.shape} of an image {batch[0].shape}; a "
                          "denoiser keeps height, width and the three colours.")
@@ -1082,7 +1107,7 @@ def _spans(length, halo):
     Within `halo` pixels of a cut, the network misses what lies beyond. At the image's own edges
     there is nothing to miss.
     """
-    most = max(WINDOW - 2 * halo, 1)
+    most = max(WINDOW - 2 * halo, 2 * halo, 1)  # far reach: rather large windows than many
     number = max(1, -(-(length - 2 * halo) // most))
     step = -(-(length - 2 * halo) // number)
     window = min(length, step + 2 * halo)
@@ -1111,6 +1136,8 @@ def reach(model):
 def _layer_reach(entry):
     kind, config = entry["class_name"], entry["config"]
     ours = str(entry["module"]).split(".")[0] == "keras"
+    if not isinstance(config.get("activation", "linear"), str):
+        ours = False  # a function of one's own: it may look at other pixels
     if ours and kind in POINTWISE:
         return 0
     if ours and kind in ALONG_AN_AXIS and config["axis"] in (-1, 3):
@@ -1152,8 +1179,9 @@ def denoise_file(model, source, target, scale=1.0):
     Returns the denoised pixels. Raises PictureError or PictureFileError, and leaves no file and no
     part of one behind, if the picture cannot be denoised or the result not be written.
     """
-    source, target = (pathlib.Path(name).expanduser() for name in (source, target))
-    _check_target(source, target)
+    with _naming(target, "written"):
+        source, target = (pathlib.Path(name).expanduser() for name in (source, target))
+        _check_target(source, target)
     image, icc_profile = _read_picture(source)
     denoised = denoise(model, image, scale)
     save_picture(denoised, target, icc_profile)
@@ -1168,7 +1196,8 @@ def _check_target(source, target):
                            f"{target.name} to: create it.")
     if target.is_dir():
         raise PictureError(f"{target} is a folder: name a file.")
-    if target.exists() and source.exists() and target.samefile(source):
+    if source.resolve() == target.resolve() or (
+            target.exists() and source.exists() and target.samefile(source)):
         raise PictureError(f"{target} is the noisy picture itself: give the result another name.")
 
 

@@ -75,6 +75,7 @@ def test_windows_cover_each_pixel_and_are_equally_large(monkeypatch, length, hal
         assert stop - last >= halo or stop == length
         covered[first:last] = True
     assert covered.all()
+    assert sum(stop - start for start, stop, _, _ in spans) <= 2.2 * length + 4 * halo
 
 
 def test_windows_are_no_larger_than_they_must(monkeypatch):
@@ -126,6 +127,10 @@ def test_reach_of_the_notebooks_networks(trained):
     assert common.reach(trained) == 5
 
 
+def less_the_mean(x):
+    return x - keras.ops.mean(x, axis=(1, 2), keepdims=True)
+
+
 class Add(layers.Layer):
     """A layer by the name of one of Keras's own that looks at the whole image."""
 
@@ -138,6 +143,8 @@ class Add(layers.Layer):
     Add,
     lambda: layers.MaxPooling2D(3, strides=1, padding="same"),
     lambda: layers.GroupNormalization(3),
+    lambda: layers.Activation(less_the_mean),
+    lambda: conv(3, activation=less_the_mean),
     lambda: network(conv(3)),
 ])
 def test_a_network_of_unknown_reach_is_not_cut_and_says_so(monkeypatch, capsys, layer):
@@ -172,6 +179,11 @@ def test_a_network_of_ones_own_class_is_not_cut(monkeypatch, capsys):
     image = random_image(20, 30, 3)
     np.testing.assert_array_equal(common.denoise(Own(name="own"), image), image)
     assert "How far own reaches is not known" in capsys.readouterr().out
+
+
+def test_a_network_whose_training_went_wrong_is_told():
+    with pytest.raises(ValueError, match="no numbers: its training went wrong"):
+        common.denoise(network(layers.Rescaling(float("nan"))), random_image(5, 7, 3))
 
 
 def test_what_fits_in_one_window_needs_no_reach(capsys):
@@ -319,5 +331,6 @@ def test_noise_is_put_into_words():
     assert "0.05" in words(0.05) and "weaker: expect" in words(0.05)
     assert "0.02" in words(0.02) and "worse than the picture itself" in words(0.02)
     assert "0.20" in words(0.2) and "stronger: expect" in words(0.2)
+    assert "stronger: expect" in words(0.13)
     assert re.search(r"a scale of 0\.(49|50|51)\.$", words(0.2))
     assert "too small" in common.describe_noise(grey[:15], noise_std=0.1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from keras import layers
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 import common
 from notebooks import ROOT
@@ -226,6 +226,43 @@ def test_photograph_is_turned_upright_and_its_profile_kept(identity, mode):
         assert 0x0112 not in written.getexif()
 
 
+TURNS = {2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
+         6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}
+
+
+TURNED = [(name, options, shape, dtype)
+          for name, options in (("a.png", {}), ("a.webp", {"lossless": True}), ("a.tif", {}),
+                                ("a.tif", {"compression": "tiff_lzw"}))
+          for shape, dtype in (((5, 7), np.uint8), ((5, 7), np.uint16), ((5, 7, 3), np.uint8),
+                               ((5, 7, 4), np.uint8))
+          if name != "a.webp" or len(shape) == 3]  # WebP holds no grey
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("name, options, shape, dtype", TURNED)
+def test_pixels_are_turned_as_the_exif_data_say(name, options, shape, dtype, orientation):
+    pixels = random_pixels(*shape, dtype=dtype)
+    if shape[2:] == (4,):
+        pixels[..., 3] = 200  # WebP drops the colours of what is fully transparent
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(name, exif=exif, **options)
+    np.testing.assert_array_equal(common.open_picture(name), TURNS[orientation](pixels))
+
+
+def test_profile_that_suits_no_png_is_left_out(identity):
+    palette = Image.fromarray(random_pixels(5, 7)).convert("P")  # a palette of greys
+    palette.save("in.png", icc_profile=b"a profile of colours")
+    assert common.denoise_file(identity, "in.png", "out.png").ndim == 2
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[34675], tags.tagtype[34675] = "no profile", 2  # a text
+    Image.fromarray(COLOUR).save("text.tif", tiffinfo=tags)
+    for source in ("in.png", "text.tif"):
+        common.denoise_file(identity, source, "out.png")
+        with Image.open("out.png") as written:
+            assert "icc_profile" not in written.info
+
+
 def test_missing_noisy_png_can_be_denoised(identity):
     np.testing.assert_array_equal(common.denoise_file(identity, "noisy.png", "out.png"),
                                   common.noisy_picture())
@@ -303,6 +340,7 @@ def test_what_cannot_be_denoised_is_refused_and_leaves_nothing(identity, name):
     with pytest.raises(common.PictureError, match=reason) as caught:
         common.denoise_file(identity, name, "out.png")
     assert name in str(caught.value) and "\n" not in str(caught.value)
+    assert "object at" not in str(caught.value)
     assert folder_content() == [name]
     assert pathlib.Path(name).read_bytes() == content
 
@@ -317,6 +355,7 @@ def test_what_cannot_be_denoised_is_refused_and_leaves_nothing(identity, name):
     ("here.png", "here.png", "here.png is the noisy picture itself"),
     ("here.png", "folder/../here.png", "here.png is the noisy picture itself"),
     ("here.png", "link.png", "link.png is the noisy picture itself"),
+    ("noisy.png", "./noisy.png", "noisy.png is the noisy picture itself"),
 ])
 def test_names_that_cannot_be_used_are_refused_and_leave_nothing(
         identity, source, target, reason):
@@ -345,15 +384,31 @@ def test_full_disk_leaves_the_old_result_and_no_remains(monkeypatch, identity):
     np.testing.assert_array_equal(common.open_picture("out.png"), COLOUR)
 
 
-def test_unreadable_file_is_named_and_leaves_nothing(monkeypatch, identity):
+@pytest.mark.parametrize("method", ["read_bytes", "is_dir"])  # the file, or its folder, is locked
+def test_unreadable_file_is_named_and_leaves_nothing(monkeypatch, identity, method):
     saved(COLOUR, "in.png")
 
-    def locked(path, **options):
+    def locked(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Image, "open", locked)
-    with pytest.raises(common.PictureFileError, match="in.png cannot be read.*Permission denied"):
-        common.denoise_file(identity, "in.png", "out.png")
+    with monkeypatch.context() as locking:
+        locking.setattr(pathlib.Path, method, locked)
+        with pytest.raises(common.PictureFileError, match="in.png cannot be read: Permission"):
+            common.open_picture("in.png")
+    assert folder_content() == ["in.png"]
+
+
+@pytest.mark.parametrize("source, target, words", [
+    ("n" * 300 + ".png", "out.png", "name too long"),
+    ("in.png", "n" * 300 + ".png", "cannot be written: File name too long"),
+    ("~nobody-by-that-name/in.png", "out.png", "home directory"),
+    ("in.png", "out\0.png", "cannot be written: .*null"),
+])
+def test_impossible_names_are_refused_in_one_line(identity, source, target, words):
+    saved(COLOUR, "in.png")
+    with pytest.raises(common.PictureFileError, match=f"(?i){words}") as caught:
+        common.denoise_file(identity, source, target)
+    assert "\n" not in str(caught.value)
     assert folder_content() == ["in.png"]
 
 
