@@ -884,7 +884,7 @@ def _pixels(name, picture):
     """Decode an opened `picture` into the array that open_picture() returns."""
     depth, transparent = _bits(picture), "transparency" in picture.info
     if depth == 16 and picture.mode[0] == "I" and not transparent and not _misread(picture):
-        return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
+        return np.asarray(_upright(picture)).astype(np.uint16)
     target = {"1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA",
               "P": "RGBA" if transparent else "RGB", "PA": "RGBA",
               "RGB": "RGBA" if transparent else "RGB", "RGBA": "RGBA"}.get(picture.mode)
@@ -893,10 +893,16 @@ def _pixels(name, picture):
     if transparent and target == "LA":  # Pillow widens 1, 2 and 4 bits to 8, but not this value
         widened = {"1": 255, "L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
         picture.info["transparency"] = min(255, widened * picture.info["transparency"])
-    pixels = np.array(ImageOps.exif_transpose(picture).convert(target))
+    pixels = np.array(_upright(picture).convert(target))
     if picture.mode in ("P", "PA") and not np.ptp(_colours(pixels), axis=2).any():
         return pixels[:, :, ::3] if pixels.shape[2] == 4 else pixels[:, :, 0]  # a palette of greys
     return pixels
+
+
+def _upright(picture):
+    """Return `picture` turned as its EXIF data say. Pillow turns a TIFF file when it loads it."""
+    picture.load()
+    return picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
 
 
 def _raw_mode(picture):
