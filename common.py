@@ -1185,8 +1185,10 @@ def denoise_file(model, source, target, scale=1.0):
     Returns the denoised pixels. Raises PictureError or PictureFileError, and leaves no file and no
     part of one behind, if the picture cannot be denoised or the result not be written.
     """
+    with _naming(source, "read"):
+        source = pathlib.Path(source).expanduser()
     with _naming(target, "written"):
-        source, target = (pathlib.Path(name).expanduser() for name in (source, target))
+        target = pathlib.Path(target).expanduser()
         _check_target(source, target)
     image, icc_profile = _read_picture(source)
     denoised = denoise(model, image, scale)
@@ -1202,9 +1204,15 @@ def _check_target(source, target):
                            f"{target.name} to: create it.")
     if target.is_dir():
         raise PictureError(f"{target} is a folder: name a file.")
-    if source.resolve() == target.resolve() or (
-            target.exists() and source.exists() and target.samefile(source)):
+    if _same_file(source, target):
         raise PictureError(f"{target} is the noisy picture itself: give the result another name.")
+
+
+def _same_file(source, target):
+    try:
+        return source.resolve() == target.resolve() or source.samefile(target)
+    except OSError:  # missing, or out of reach: reading or writing it will tell
+        return False
 
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------

@@ -400,14 +400,15 @@ def test_unreadable_file_is_named_and_leaves_nothing(monkeypatch, identity, meth
 
 
 @pytest.mark.parametrize("source, target, words", [
-    ("n" * 300 + ".png", "out.png", "name too long"),
-    ("in.png", "n" * 300 + ".png", "cannot be written: File name too long"),
-    ("~nobody-by-that-name/in.png", "out.png", "home directory"),
-    ("in.png", "out\0.png", "cannot be written: .*null"),
+    ("n" * 300 + ".png", "out.png", "n+.png cannot be read: File name too long"),
+    ("in.png", "n" * 300 + ".png", "n+.png cannot be written: File name too long"),
+    ("~nobody-by-that-name/in.png", "out.png", "~.*/in.png cannot be read: .*home directory"),
+    ("in.png", "~nobody-by-that-name/out.png", "~.*/out.png cannot be written: .*home directory"),
+    ("in.png", "out\0.png", "out\0.png cannot be written: .*null"),
 ])
 def test_impossible_names_are_refused_in_one_line(identity, source, target, words):
     saved(COLOUR, "in.png")
-    with pytest.raises(common.PictureFileError, match=f"(?i){words}") as caught:
+    with pytest.raises(common.PictureFileError, match=f"^{words}") as caught:
         common.denoise_file(identity, source, target)
     assert "\n" not in str(caught.value)
     assert folder_content() == ["in.png"]
