@@ -14,6 +14,8 @@ import json
 import logging
 import os
 import pathlib
+import re
+import signal
 import socket
 import sys
 import textwrap
@@ -61,10 +63,65 @@ with _silenced_stderr():
     import keras
 
     DEVICES = keras.distribution.list_devices()
+keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 # TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-BUNDLE = "denoising coursework 4"  # each notebook checks this: other projects have a common.py too
+BUNDLE = "denoising coursework 5"  # each notebook checks this: other projects have a common.py too
+
+# ---- Tools ---------------------------------------------------------------------------------------
+
+
+class Halt(RuntimeError):
+    """Ends a cell and the queue of cells behind it by one line, without a traceback."""
+
+    def _render_traceback_(self):  # what IPython shows
+        return [f"{type(self).__name__}: {self}"]
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a temporary path that takes the place of `path` when the block ends without an error.
+
+    A block that fails leaves `path` as it was, and nothing else.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class _StatusLine:
+    """A text that is updated in place in a notebook, and printed line by line elsewhere."""
+
+    def __init__(self, text):
+        self.in_notebook = IPython.get_ipython() is not None
+        if self.in_notebook:
+            self.display = display({"text/plain": text}, raw=True, display_id=True)
+
+    def show(self, text):
+        if self.in_notebook:
+            self.display.update({"text/plain": text}, raw=True)
+        else:
+            print(text)
+
+
+def duration(seconds):
+    """Return `seconds` in words: "42 s", "7 min", "3 h 05 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number, noun):
+    """Return a number with its noun: "1 epoch", "1,200 epochs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
 
@@ -113,13 +170,17 @@ def checkpoint_folder(folder):
     """Return where to keep checkpoints: DENOISE_CHECKPOINTS, or else `folder`.
 
     A quick run keeps its own in build/checkpoints, whatever is asked for. In Colab, a folder below
-    /content/drive brings up the dialog that mounts Google Drive.
+    /content/drive brings up the dialog that mounts Google Drive; Halt says if that was refused.
     """
     if quick_run():
         return output_path("checkpoints")
     path = pathlib.Path(os.environ.get("DENOISE_CHECKPOINTS") or folder).expanduser()
     if "google.colab" in sys.modules and path.is_relative_to(DRIVE):
-        importlib.import_module("google.colab.drive").mount(str(DRIVE))
+        try:
+            importlib.import_module("google.colab.drive").mount(str(DRIVE))
+        except Exception as error:  # of several kinds, some of them Colab's own
+            raise Halt(f"Google Drive was not mounted ({error}). Run this cell again and allow it, "
+                       f'or set CHECKPOINTS = "checkpoints" to do without.') from error
     return path
 
 
@@ -363,39 +424,79 @@ def colour_cast(clean, images, noise_std):
 
 
 # ---- Training ------------------------------------------------------------------------------------
+#
+# What the notebook hands to fit(): the optimizer, the batches, and two callbacks. One keeps the run
+# in files, one shows it.
 
-MONITORED_IMAGES = 2000
-POINTS_PER_EPOCH = 20
-STEPS_PER_CALL_ON_GPU = 16  # so that the GPU does not wait for Python after every step
-HISTORY = ("loss", "psnr", "learning_rate", "seconds")  # what a run records of each epoch
+POINTS_PER_EPOCH = 20  # of the curve of the training loss
+STEPS_PER_CALL = 16 if _gpus() else 1  # so that a GPU does not wait for Python after every step
 REFERENCE = pathlib.Path("weights")
 
 
-class CheckpointError(OSError):
-    """A checkpoint cannot be written."""
+@keras.saving.register_keras_serializable("denoising")
+class Muon(keras.optimizers.Adam):
+    """Muon for the kernels between wide layers, Adam for all other variables, at one rate.
+
+    Adam scales each weight's step separately. Muon takes a kernel (height, width, in, out) for
+    one matrix (height·width·in, out) and makes its step nearly orthogonal, that is, equally long in
+    all directions: with the momentum M ← μM + g, the step is orthogonalize(g + μM), times
+    0.2·√max(height·width·in, out), times the learning rate. There is no weight decay.
+    Sources: K. Jordan et al., "Muon" (2024); J. Liu et al., arXiv 2502.16982, for the factor.
+
+    `momentum` is μ. A kernel is wide with at least 16 channels in and out. `options` are Adam's.
+    """
+
+    def __init__(self, learning_rate=8e-3, momentum=0.9, **options):
+        super().__init__(learning_rate, **options)
+        self.momentum = momentum
+
+    def update_step(self, gradient, variable, learning_rate):
+        if len(variable.shape) != 4 or min(variable.shape[2:]) < 16:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum = self._momentums[self._get_variable_index(variable)]  # Adam's place for it
+        self.assign(momentum, self.momentum * momentum + gradient)
+        matrix = keras.ops.reshape(gradient + self.momentum * momentum, (-1, variable.shape[3]))
+        step = learning_rate * 0.2 * max(matrix.shape) ** 0.5 * orthogonalize(matrix)
+        self.assign_sub(variable, keras.ops.reshape(step, variable.shape))
+
+    def get_config(self):
+        return super().get_config() | {"momentum": self.momentum}
 
 
-class WeightsError(ValueError):
-    """The weights in weights/ cannot be used in this notebook."""
+def orthogonalize(matrix):
+    """Return the float `matrix` (n, m) with its singular values brought near 1.
+
+    By five Newton-Schulz steps with the coefficients of K. Jordan et al.
+    """
+    x = matrix / (keras.ops.norm(matrix) + 1e-7)
+    for _ in range(5):
+        gram = keras.ops.matmul(keras.ops.transpose(x), x)
+        factor = -4.7750 * gram + 2.0315 * keras.ops.matmul(gram, gram)
+        x = 3.4445 * x + keras.ops.matmul(x, factor)
+    return x
 
 
 class Batches(keras.utils.PyDataset):
-    """One epoch of training batches in an order drawn from the seed and the epoch.
+    """Batches of uint8 `images` (number, height, width, 3), in an order of the seed and the epoch.
 
-    Each batch is (clean, clean), float32 in [0, 1]: the network makes its own noise, so the clean
-    images are both its input and its target. Only the batches at hand are held as float.
+    Each is (clean, clean), float32 in [0, 1]: the network makes its own noise, so the clean images
+    are both its input and its target. Only the batches at hand are held as float.
     """
 
-    def __init__(self, images, batch_size, seed, epoch):
+    def __init__(self, images, batch_size, seed):
         # Two threads make batches ahead. With the default of one, TensorFlow's tuner of the input
         # sleeps on when an epoch ends, and training waits until it wakes up: up to a minute.
-        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_CALL_ON_GPU)
-        self.images = images
-        self.batch_size = batch_size
-        self.order = np.random.default_rng([seed, epoch]).permutation(len(images))
+        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_CALL)
+        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.shuffle(epoch=0)
+
+    def shuffle(self, epoch):
+        """Put the images into the order of this `epoch`, counted from 0."""
+        self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
 
     def __len__(self):
-        return steps_per_epoch(len(self.images), self.batch_size)
+        return -(-len(self.images) // self.batch_size)
 
     def __getitem__(self, index):
         start = index * self.batch_size
@@ -403,384 +504,331 @@ class Batches(keras.utils.PyDataset):
         return batch, batch
 
 
-def steps_per_epoch(images, batch_size):
-    """Return how many batches hold `images` images; the last batch may be smaller."""
-    return -(-images // batch_size)
+class Run(NamedTuple):
+    """What a training is and how it went; PSNR is over the whole set, in dB.
 
-
-def train(model, data, *, epochs, batch_size, noise_std, seed, training="resume",
-          checkpoints="checkpoints"):
-    """Train a compiled `model` on the training images of `data` under a live display.
-
-    After each epoch, the PSNR on the first 2,000 test images (with fixed noise of `noise_std`)
-    joins the history, and a checkpoint is written to the folder `checkpoints`. Stopping the cell
-    (KeyboardInterrupt) puts the network back to its last finished epoch.
-
-    `training` is "resume": a run that was stopped or killed goes on after its last finished epoch,
-    and a finished one is not trained again; "afresh": the run starts anew, and its checkpoints take
-    the place of earlier ones; or "reference": nothing is trained, see load_reference().
-
-    Returns the run: a dict with the settings, the data's name, backend, device and date, and the
-    lists loss, psnr (dB), learning_rate and seconds (one value an epoch) and curve (pairs of
-    epoch, as a fraction, and loss). Raises RuntimeError for a network that another run has
-    trained, CheckpointError if a checkpoint cannot be written, and ValueError for another
-    `training`.
+    `loss`, `psnr` (of the validation images) and `seconds` have one value an epoch, `curve` has
+    pairs of epoch, as a fraction, and training loss. `date` is the day on which it began;
+    `picture_psnr`, of noisy.png denoised, stands in weights/ alone.
     """
-    settings = {"epochs": epochs, "batch_size": batch_size, "noise_std": noise_std, "seed": seed}
-    if training == "reference":
-        run = load_reference(model, batch_size=batch_size, noise_std=noise_std, seed=seed)
-        print(f"Not trained here: these are the weights of an earlier run.\n{describe_run(run)}")
-        return run
-    if training not in ("resume", "afresh"):
-        raise ValueError(f'TRAINING is {training!r}; it must be "resume", "afresh" or "reference".')
-    clean = to_float(data.test[:MONITORED_IMAGES])
-    noisy = add_noise(clean, noise_std, seed)
-    path = checkpoint_folder(checkpoints) / _checkpoint_name(model, data, settings)
-    model.optimizer.build(model.trainable_variables)
-    # On JAX, the first call that needs the loss builds it, which changes the state of the noise:
-    # have that done before a checkpoint is restored.
-    model.evaluate(clean[:1], clean[:1], verbose=0)
-    found = _newest_checkpoint(path) if training == "resume" else None
-    if found:
-        run, kept = found
-        _restore(model, kept)
-        if len(run["loss"]) < epochs and describe_backend() not in run["backend"]:
-            run["backend"] += f", then {describe_backend()}"
-    else:
-        _require_untrained(model)
-        if training == "afresh":
-            print('Starting afresh. Now set TRAINING = "resume", so that running all cells again '
-                  "goes on\nfrom where this run will have got to.")
-        run = _new_run(model, data, settings, psnr(clean, noisy))
-        kept = _snapshot(model, run)
-        _write_checkpoint(path, kept)  # now, so that a full disk shows before the first epoch
-    model.has_been_trained = True
-    live = _LiveDisplay(run)
-    live.announce_start(path)
-    try:
-        for epoch in range(len(run["loss"]), epochs):
-            started = time.perf_counter()
-            batches = Batches(data.train, batch_size, seed, epoch)
-            run["loss"].append(_fit(model, batches, epoch, live))
-            run["psnr"].append(psnr(clean, model.predict(noisy, batch_size=100, verbose=0)))
-            run["learning_rate"].append(float(model.optimizer.learning_rate))
-            run["seconds"].append(time.perf_counter() - started)
-            kept = _snapshot(model, run)
-            _write_checkpoint(path, kept)
-            live.show_curves()
-    except KeyboardInterrupt:
-        run = live.run = json.loads(kept["run"])
-        _restore(model, kept)
-        live.show_curves()
-        live.status.show(_stopped_message(run, training))
-        return run
-    live.status.show(describe_run(run))
-    return run
+
+    model: str
+    data: str
+    train_images: int
+    validation_images: int
+    epochs: int
+    batch_size: int
+    noise_std: float
+    seed: int
+    noisy_psnr: float
+    date: str
+    backend: str
+    loss: list
+    psnr: list
+    seconds: list
+    curve: list
+    picture_psnr: float | None = None
+
+    def __str__(self):
+        return (f"Trained for {count(len(self.loss), 'epoch')} on {self.data} "
+                f"({self.train_images:,} images) in {duration(sum(self.seconds))},\n"
+                f"begun on {self.date} with {self.backend}.\n"
+                f"Loss {self.loss[-1]:.6f}; PSNR {self.psnr[-1]:.2f} dB on "
+                f"{self.validation_images:,} validation images.")
 
 
-def _fit(model, batches, epoch, live):
-    """Train for one epoch. Returns its mean loss."""
-    # Only here: Keras's predict() and evaluate() lose images with several steps a call.
-    model.steps_per_execution = STEPS_PER_CALL_ON_GPU if _gpus() else 1
-    try:
-        fitted = model.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False,
-                           verbose=0, callbacks=[live])
-    finally:
-        model.steps_per_execution = 1
-    return fitted.history["loss"][-1]
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps a run in files in `folder`, one an epoch, and lets fit() go on where they end.
 
+    `model` is compiled, with the mean squared error as its loss. `batches` are Batches of the
+    training images, `validation` is a pair of noisy and clean images, float32 (number, height,
+    width, 3), `data` is the data set's name, `epochs` the number of epochs and `noise_std` the
+    strength of the noise. `training` is "resume": a run that was stopped or killed goes on after
+    its last finished epoch, and a finished one is not trained again; "restart": it begins anew, and
+    the files that it has so far go when its first epoch has finished; or "reference": the network
+    in weights/ is loaded and nothing is trained.
 
-def describe_run(run):
-    """Return the text that says what a finished run was: epochs, data, device, date and result."""
-    return (f"Trained for {count(len(run['loss']), 'epoch')} on {run['data']} "
-            f"({run['train_images']:,} images) in {duration(sum(run['seconds']))}\n"
-            f"begun on {run['date']}, with {run['backend']}.\n"
-            f"Loss {run['loss'][-1]:.6f}; PSNR {run['psnr'][-1]:.2f} dB on "
-            f"{run['monitored_images']:,} noisy test images.")
-
-
-def load_reference(model, *, batch_size, noise_std, seed):
-    """Load into `model` the weights in weights/, and return their run as train() does.
-
-    The files are ModelX.weights.h5 and ModelX.csv, by the model's name, in weights/ or, if they are
-    not there (in Colab), right beside the notebook. Raises WeightsError if they are missing or
-    damaged, come from other settings, or do not denoise noisy.png as they did in their network.
+    `run` is the Run, and `epoch` is for fit()'s `initial_epoch`. fit() takes the same batches, with
+    shuffle=False since they are in their order, and the same validation. Raises Halt for another
+    loss or `training`, for a network that another run has trained, for unusable weights/, and,
+    here and in fit(), where a checkpoint cannot be written.
     """
-    weights, history = (_shipped(f"{model.name}{kind}") for kind in (".weights.h5", ".csv"))
-    try:
-        run = read_history(history)
-    except ValueError as error:
-        raise WeightsError(f"{history} is damaged: {error}") from error
-    for name, value in {"batch_size": batch_size, "noise_std": noise_std, "seed": seed}.items():
-        if run.get(name) != value:
-            raise WeightsError(f"{weights} comes from a run with {name.upper()} = {run.get(name)}; "
-                               f"here it is {value}. Set it back, or set TRAINING = "
-                               '"resume" to train.')
+
+    def __init__(self, model, batches, validation, *, data, epochs, noise_std, training="resume",
+                 folder="checkpoints"):
+        super().__init__()
+        self.set_model(model)
+        self.batches, self.steps_per_call = batches, model.steps_per_execution
+        noisy, clean = validation
+        self.run = Run(model.name, data, len(batches.images), len(clean), epochs,
+                       batches.batch_size, noise_std, batches.seed, psnr(clean, noisy),
+                       datetime.date.today().isoformat(), describe_backend(), [], [], [], [])
+        if training == "reference":
+            self.kept, self.run, self.epoch = None, load_reference(model, self.run), epochs
+            return
+        if training not in ("resume", "restart"):
+            raise Halt(f'TRAINING is {training!r}; it must be "resume", "restart" or "reference".')
+        _require_mse(model, noisy[:32], clean[:32])
+        model.optimizer.build(model.trainable_variables)
+        self.stem = pathlib.Path(folder) / f"{model.name}-{_key(model, self.run, batches, clean)}"
+        self.kept = self._newest() if training == "resume" else None
+        if self.kept:
+            self.go_back()
+        elif hasattr(model, "has_been_trained") or int(model.optimizer.iterations):
+            raise Halt("This network has been trained before, in another run. To train anew, run "
+                       "the cell that builds it and all cells after that one.")
+        else:
+            self._keep()  # now, so that a full disk shows before the first epoch
+        model.has_been_trained = True
+        self.epoch = len(self.run.loss)
+        if self.epoch < epochs and describe_backend() not in self.run.backend:
+            self.run = self.run._replace(backend=f"{self.run.backend}, then {describe_backend()}")
+
+    def go_back(self):
+        """Take the run and the network back to the end of the last finished epoch."""
+        if self.kept:
+            for i, variable in enumerate(self._variables()):
+                variable.assign(self.kept[f"variable{i:03d}"])
+            self.run = Run(**json.loads(str(self.kept["run"])))
+            self._set_noise(len(self.run.loss))
+            self.model.reset_metrics()
+
+    def _variables(self):
+        return self.model.weights + self.model.optimizer.variables
+
+    def _set_noise(self, epoch):
+        generators = [variable for variable in self.model.variables
+                      if variable.path.endswith("seed_generator_state")]
+        for i, state in enumerate(generators):
+            rng = np.random.default_rng([self.batches.seed, epoch, i])
+            state.assign(rng.integers(2**31, size=2))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started, self.finished, self.step = time.perf_counter(), epoch, 0
+        self.seen, self.total = 0, 0.0  # images and the sum of their losses at the last point
+        self.batches.shuffle(epoch)  # fit() starts the threads that make batches after this
+        self._set_noise(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = len(self.batches)
+        self.step = min(self.step + self.steps_per_call, steps)
+        seen = min(self.step * self.batches.batch_size, len(self.batches.images))
+        if (seen - self.seen) * POINTS_PER_EPOCH >= len(self.batches.images) or self.step == steps:
+            total = float(logs["loss"]) * seen  # Keras's is the mean since the epoch began
+            recent = (total - self.total) / (seen - self.seen)
+            self.run.curve.append([self.finished + self.step / steps, recent])
+            self.seen, self.total = seen, total
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run.loss.append(float(logs["loss"]))
+        self.run.psnr.append(float(-10 * np.log10(logs["val_loss"])))
+        self.run.seconds.append(time.perf_counter() - self.started)
+        self._keep()
+
+    def _keep(self):
+        """Write the checkpoint of an epoch. All others go, but for that of the epoch before."""
+        epoch = len(self.run.loss)
+        path, before = (self.stem.with_name(f"{self.stem.name}.{each:05d}.npz")
+                        for each in (epoch, epoch - 1))
+        self.kept = {f"variable{i:03d}": np.array(keras.ops.convert_to_numpy(variable))
+                     for i, variable in enumerate(self._variables())}
+        self.kept["run"] = json.dumps(self.run._asdict())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **self.kept)
+                file.flush()
+                os.fsync(file.fileno())  # a power cut must not leave an empty file by that name
+            for other in set(self._saved()) - {path, before} if epoch else ():
+                other.unlink()
+        except OSError as error:
+            raise Halt(f"The checkpoint {path} cannot be written: {error}. Make room there, or "
+                       f"move the files {self.stem.name}.* to another folder and name it in "
+                       'CHECKPOINTS. Then run all cells again with TRAINING = "resume".') from error
+
+    def _saved(self):
+        return sorted(self.stem.parent.glob(f"{self.stem.name}.*.npz"), reverse=True)
+
+    def _newest(self):
+        """Read the newest sound checkpoint, or return None. Damaged ones are set aside."""
+        for path in self._saved():
+            content = io.BytesIO(path.read_bytes())  # if this fails, it need not be damaged
+            try:
+                with np.load(content, allow_pickle=False) as arrays:
+                    return dict(arrays)
+            except Exception as error:  # a damaged zip file raises errors of many kinds
+                aside = path.with_suffix(".damaged")
+                os.replace(path, aside)
+                print(f"A checkpoint is damaged ({error}) and was set aside as {aside}.")
+        return None
+
+
+def _require_mse(model, noisy, clean):
+    """Raise Halt unless the loss is the mean squared error and no more. This also builds it.
+
+    On JAX, fit() would take a batch to build it, and lose it.
+    """
+    loss = model.evaluate(noisy, clean, verbose=0, return_dict=True)["loss"]
+    expected = np.mean((model.predict_on_batch(noisy) - clean) ** 2)
+    if not np.isclose(loss, expected, rtol=1e-3, equal_nan=True):
+        raise Halt('The PSNR is computed from the loss: compile with loss="mse" and nothing else '
+                   "that adds to it.")
+
+
+def _key(model, run, batches, clean):
+    """Return a name made of everything that shapes a run, so that no other finds its files."""
+    optimizer = keras.optimizers.serialize(model.optimizer)
+    del optimizer["config"]["name"]  # Keras counts: adam, adam_1, … each time the cell is run
+    shape = json.dumps([model.get_config(), optimizer, run.epochs, run.batch_size, run.noise_std,
+                        run.seed], sort_keys=True)
+    # Names of layers, likewise: add, add_1, …. They stand as "name": "add" and as ["add", 0, 0].
+    names = {f'"{layer.name}"': f'"layer {i}"' for i, layer in enumerate(model.layers)}
+    shape = re.sub(r'(?<="name": )"[^"]*"|(?<=\[)"[^"]*"(?=, \d+, \d+\])',
+                   lambda found: names.get(found[0], found[0]), shape)
+    key = hashlib.sha256(shape.encode())
+    key.update(np.ascontiguousarray(batches.images))
+    key.update(np.ascontiguousarray(clean))
+    return key.hexdigest()[:16]
+
+
+def load_reference(model, run):
+    """Load weights/ModelX.weights.h5 into `model`, which is named ModelX. Returns its Run.
+
+    `run` is the Run at hand. Where there is no weights/ (in Colab), the two files may lie beside
+    the notebook. Raises Halt if they are missing or damaged, come from other settings, or do not
+    denoise noisy.png as they did in their network.
+    """
+    path, found = _shipped(f"{model.name}.weights.h5"), read_run(model.name)
+    for name in ("batch_size", "noise_std", "seed"):
+        here, there = getattr(run, name), getattr(found, name)
+        if here != there:
+            raise Halt(f"{path} comes from a run with {name.upper()} = {there}; here it is {here}. "
+                       'Set it back, or set TRAINING = "resume" to train.')
     model.has_been_trained = True
     try:
         # A network without an optimizer, or Keras warns that the file has none.
-        keras.Model(model.input, model.output).load_weights(weights)
-    except Exception as error:  # h5py and Keras raise errors of many kinds
-        reason = str(error).partition("\n")[0]  # Keras goes on with all the weights' values
-        raise WeightsError(f"{weights} does not fit this network, or is damaged. To train this "
-                           f'network, set TRAINING = "resume". ({reason})') from error
+        keras.Model(model.input, model.output).load_weights(path)
+    except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
+        raise Halt(f"{path} is damaged or does not fit this network. To train this network, set "
+                   f'TRAINING = "resume". ({str(error).partition(chr(10))[0]})') from error
     reached = psnr(clean_picture(), denoise(model, noisy_picture()))
-    if abs(reached - run["picture_psnr"]) > 0.01:
-        raise WeightsError(f"{weights} belongs to another network than this one: here it brings "
-                           f"noisy.png to {reached:.2f} dB, not to {run['picture_psnr']:.2f} dB.")
-    return run
+    if abs(reached - found.picture_psnr) > 0.01:
+        raise Halt(f"{path} belongs to another network than this one: here it brings noisy.png "
+                   f"to {reached:.2f} dB, not to {found.picture_psnr:.2f} dB.")
+    return found
 
 
 def _shipped(name):
     for path in (REFERENCE / name, pathlib.Path(name)):
         if path.is_file():
             return path
-    raise WeightsError(f"There is no {name} in {REFERENCE}/ or beside this notebook. Put it there, "
-                       'or set TRAINING = "resume" to train.')
+    raise Halt(f"There is no {name} in {REFERENCE}/ or beside this notebook. Put it there, or set "
+               'TRAINING = "resume" to train.')
 
 
-def read_history(path):
-    """Read weights/ModelX.csv. Returns the run, as train() does.
-
-    Raises ValueError if the file has not as many epochs as it says.
-    """
-    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    header = [line[2:].split(": ", 1) for line in lines if line.startswith("# ")]
-    run = {name: json.loads(value) for name, value in header}
-    rows = [line.split(",") for line in lines[len(header) + 1:]]
-    if len(rows) != run.get("epochs"):
-        raise ValueError(f"{len(rows)} epochs in {path}, and {run.get('epochs')} in its header")
-    epochs, *columns = ([float(value) for value in column] for column in zip(*rows))
-    run.update(zip(HISTORY, columns, strict=True))
-    run["curve"] = [list(point) for point in zip(epochs, run["loss"])]
+def read_run(name):
+    """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
+    path = _shipped(f"{name}.json")
+    try:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise Halt(f"{path} is damaged: {error}") from error
+    if not len(run.loss) == len(run.psnr) == run.epochs:
+        raise Halt(f"{path} is damaged: {len(run.psnr)} of {run.epochs} epochs are in it.")
     return run
 
 
-def _stopped_message(run, training):
-    resume = "" if training == "resume" else ', with TRAINING = "resume",'
-    if not run["loss"]:
-        return ("Stopped before the first epoch had finished: the network is untrained.\n"
-                f"Run this cell again{resume} or set a smaller EPOCHS and run all cells again.")
-    return (f"Stopped. The network is as it was after epoch {len(run['loss'])} of {run['epochs']}: "
-            f"the cells below can use it.\nRun this cell again{resume} to go on from there.")
+class LiveDisplay(keras.callbacks.Callback):
+    """Shows a run while it trains: how far it is, its curves, and a crop of `picture` denoised.
 
-
-def _new_run(model, data, settings, noisy_psnr):
-    return {
-        "model": model.name, "data": data.name, "train_images": len(data.train),
-        "monitored_images": min(MONITORED_IMAGES, len(data.test)), **settings,
-        "steps": steps_per_epoch(len(data.train), settings["batch_size"]),
-        "backend": describe_backend(), "date": datetime.date.today().isoformat(),
-        "noisy_psnr": noisy_psnr,
-        **{name: [] for name in HISTORY}, "curve": [],
-    }
-
-
-def _require_untrained(model):
-    """Raise RuntimeError if a new run would start from weights that another one has trained."""
-    if hasattr(model, "has_been_trained") or int(model.optimizer.iterations):
-        raise RuntimeError("This network has been trained before, in another run. To train anew, "
-                           "run the cell that builds it and all cells after that one.")
-
-
-def _checkpoint_name(model, data, settings):
-    """Name the checkpoint after everything that shapes the run, so that no other run finds it."""
-    optimizer = keras.optimizers.serialize(model.optimizer)
-    del optimizer["config"]["name"]  # Keras counts: adam, adam_1, … each time the cell is run
-    loss = model.get_compile_config()["loss"]
-    shape = json.dumps([model.get_config(), optimizer, loss, settings], sort_keys=True)
-    key = hashlib.sha256(shape.encode())
-    key.update(np.ascontiguousarray(data.train))
-    key.update(np.ascontiguousarray(data.test))
-    return f"{model.name}-{key.hexdigest()[:16]}.npz"
-
-
-def _all_variables(model):
-    # Of the ways Keras offers, only this one includes the state of the noise layer's generator.
-    return model.variables + model.optimizer.variables
-
-
-def _snapshot(model, run):
-    arrays = {f"variable{i:03d}": np.array(keras.ops.convert_to_numpy(variable))
-              for i, variable in enumerate(_all_variables(model))}
-    return {"run": json.dumps(run), **arrays}
-
-
-def _restore(model, snapshot):
-    for i, variable in enumerate(_all_variables(model)):
-        variable.assign(snapshot[f"variable{i:03d}"])
-
-
-def _write_checkpoint(path, snapshot):
-    """Write `snapshot` to `path`; the checkpoint that was there stays on as the previous one."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with open(temporary, "wb") as file:
-                np.savez(file, **snapshot)
-                file.flush()
-                os.fsync(file.fileno())  # a power cut must not leave an empty file by that name
-            if path.exists():
-                os.replace(path, _previous(path))
-    except OSError as error:
-        raise CheckpointError(
-            f"The checkpoint {path} cannot be written: {error}. Make room there and run this cell "
-            f'again with TRAINING = "resume". Or move the files {path.stem}.* that are there to '
-            "another folder, name it in CHECKPOINTS, and run all cells again, likewise.") from error
-
-
-def _previous(path):
-    return path.with_suffix(".previous.npz")
-
-
-def _newest_checkpoint(path):
-    """Read the newest sound checkpoint of the run `path`. Returns (run, snapshot), or None.
-
-    A damaged one is reported and set aside.
+    fit() goes into a `with` block of it, and it comes after `checkpoints` in fit()'s callbacks. If
+    Stop ends fit(), the network is taken back to its last finished epoch; if there is none, the
+    block raises Halt. `picture` is one that denoise() takes.
     """
-    for candidate in (path, _previous(path)):
-        if candidate.exists():
-            content = io.BytesIO(candidate.read_bytes())  # if this fails, it need not be damaged
-            try:
-                return _read_checkpoint(content)
-            except Exception as error:  # a damaged zip file raises errors of many kinds
-                aside = candidate.with_suffix(".damaged")
-                os.replace(candidate, aside)
-                print(f"A checkpoint is damaged ({error}) and was set aside as {aside}.")
-    return None
 
-
-def _read_checkpoint(file):
-    with np.load(file, allow_pickle=False) as arrays:
-        snapshot = dict(arrays)
-    snapshot["run"] = str(snapshot["run"])
-    return json.loads(snapshot["run"]), snapshot
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """Give a temporary path that takes the place of `path` when the block ends without an error.
-
-    A block that fails leaves `path` as it was, and nothing else.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class _StatusLine:
-    """A text that is updated in place in a notebook, and printed line by line elsewhere."""
-
-    def __init__(self, text):
-        self.in_notebook = IPython.get_ipython() is not None
-        if self.in_notebook:
-            self.display = display({"text/plain": text}, raw=True, display_id=True)
-
-    def show(self, text):
-        if self.in_notebook:
-            self.display.update({"text/plain": text}, raw=True)
-        else:
-            print(text)
-
-
-class _LiveDisplay(keras.callbacks.Callback):
-    """A line of text and the curves, updated in place while the network trains."""
-
-    def __init__(self, run):
+    def __init__(self, checkpoints, picture):
         super().__init__()
-        self.run = run
-        self.in_notebook = IPython.get_ipython() is not None
-        self.status = _StatusLine("Starting …")
-        if self.in_notebook:
-            self.curves = display({"text/plain": ""}, raw=True, display_id=True)
-        self.first_step = None  # the first step of this call: it compiles, so it is not timed
-        self.shown = 0.0
-        self.drawn = 0.0
+        self.set_model(checkpoints.model)
+        self.checkpoints, self.crop = checkpoints, picture[_crop(picture.shape, most=128)]
+        self.first = None  # step and time of this fit()'s first: it compiles, so it is not timed
+        self.next_text = self.next_figure = 0.0
 
-    def announce_start(self, path):
-        finished = len(self.run["loss"])
-        if finished:
-            self.show_curves()
-        if finished == self.run["epochs"]:
-            print(f"Found among the checkpoints, finished, so it was not trained again: {path}.\n"
-                  'To train anew, set TRAINING = "afresh" and run all cells again.')
-        elif finished:
-            print(f"Going on after epoch {finished} of {self.run['epochs']}.")
+    def __enter__(self):
+        run = self.checkpoints.run
+        self.status = _StatusLine(f"{len(run.loss)} of {count(run.epochs, 'epoch')} done …")
+        if self.status.in_notebook:
+            self.figure = display({"text/plain": ""}, raw=True, display_id=True)
+            self._draw()
+            self.next_figure = time.perf_counter() + 3  # the first compiles, so it is not timed
+        return self
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-        self.last_step, self.last_sum = 0, 0.0
+    def __exit__(self, kind, error, trace):
+        if kind is KeyboardInterrupt:
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # several clicks end as one does
+            try:
+                self.checkpoints.go_back()
+                time.sleep(1)
+            finally:
+                signal.signal(signal.SIGINT, handler)
+        elif kind:
+            return False
+        run = self.checkpoints.run
+        if not run.loss:
+            self.status.show("Stopped.")
+            raise Halt("Stopped in the first epoch, so there is no trained network for the cells "
+                       "below. Run all cells again, with a smaller EPOCHS if it takes too long.")
+        self._draw()
+        self.status.show(str(run) if kind is None else (
+            f"Stopped: back at the end of epoch {len(run.loss)} of {run.epochs}.\n"
+            'To go on from there, run this cell again with TRAINING = "resume".'))
+        return True
 
     def on_train_batch_end(self, batch, logs=None):
-        at_once = self.model.steps_per_execution
-        # Of the steps of one call, older Keras names the first here, newer Keras the last.
-        step = min((batch // at_once + 1) * at_once, self.run["steps"])
-        now = time.perf_counter()
-        if self.first_step is None:
-            self.first_step, self.start = self.epoch * self.run["steps"] + step, now
-        self._extend_curve(step, logs["loss"])
-        if now - self.shown > 1:
-            self.shown = now
-            self.status.show(self._progress(step, logs["loss"], now))
-        if now - self.drawn > 10:
-            self.drawn = now
-            self.show_curves()
-
-    def _extend_curve(self, step, mean_loss):
-        """Add the mean loss since the last point; Keras reports the mean since the epoch began."""
-        steps = self.run["steps"]
-        if (step - self.last_step) * POINTS_PER_EPOCH >= steps or step == steps:
-            recent = (mean_loss * step - self.last_sum) / (step - self.last_step)
-            self.run["curve"].append([self.epoch + step / steps, recent])
-            self.last_step, self.last_sum = step, mean_loss * step
-
-    def _progress(self, step, loss, now):
-        run = self.run
-        done = self.epoch * run["steps"] + step - self.first_step
-        text = (f"Epoch {self.epoch + 1}/{run['epochs']}, step {step:,}/{run['steps']:,}   "
-                f"loss {loss:.6f}   ")
-        if run["psnr"]:
-            text += (f"\nPSNR {run['psnr'][-1]:.2f} dB on {run['monitored_images']:,} noisy test "
-                     "images   ")
-        if not done:
-            return text
-        per_step = (now - self.start) / done
-        left = per_step * (run["steps"] * run["epochs"] - self.epoch * run["steps"] - step)
-        text += f"{duration(left)} left"
-        if left > 3600:
-            an_epoch = per_step * run["steps"]
-            shorter = max(1, int(1800 / an_epoch))
-            text += (f"\nToo long? Stop this cell, set EPOCHS = {shorter} "
-                     f"(about {duration(shorter * an_epoch)}) and run all cells: that starts anew.")
-        return text
-
-    def show_curves(self):
-        if not self.in_notebook:
+        if not self.status.in_notebook:
             return
-        if not self.run["curve"]:
-            self.curves.update({"text/plain": ""}, raw=True)
-        else:
-            figure = Figure(figsize=(9, 2.6), layout="constrained")
-            _draw_curves(figure, self.run)
-            png = io.BytesIO()
-            figure.savefig(png, dpi=80)
-            self.curves.update(PngImage(png.getvalue()))
+        now, run, steps = time.perf_counter(), self.checkpoints.run, len(self.checkpoints.batches)
+        done = self.checkpoints.finished * steps + self.checkpoints.step
+        self.first = self.first or (done, now)
+        if now > self.next_text:
+            self.next_text = now + 1
+            text = (f"Epoch {self.checkpoints.finished + 1}/{run.epochs}, "
+                    f"step {self.checkpoints.step:,}/{steps:,}   loss {logs['loss']:.6f}")
+            if run.psnr:
+                text += f"   PSNR {run.psnr[-1]:.2f} dB"
+            if done > self.first[0]:
+                a_step = (now - self.first[1]) / (done - self.first[0])
+                text += f"   {duration(a_step * (run.epochs * steps - done))} left"
+            self.status.show(text)
+        if now > self.next_figure:
+            self._draw()
+
+    def on_epoch_end(self, epoch, logs=None):
+        run = self.checkpoints.run
+        if not self.status.in_notebook:
+            print(f"Epoch {epoch + 1}/{run.epochs}: loss {run.loss[-1]:.6f}, "
+                  f"PSNR {run.psnr[-1]:.2f} dB, {duration(run.seconds[-1])}", flush=True)
+
+    def _draw(self):
+        if not self.status.in_notebook:
+            return
+        started = time.perf_counter()
+        figure = Figure(figsize=(11, 2.6), layout="constrained")
+        *curves, place = figure.subplots(1, 3, width_ratios=(3, 3, 2))
+        _draw_curves(curves, self.checkpoints.run)
+        _show_image(place, denoise(self.model, self.crop), "the picture, denoised now")
+        png = io.BytesIO()
+        figure.savefig(png, dpi=80)
+        self.figure.update(PngImage(png.getvalue()))
+        now = time.perf_counter()
+        self.next_figure = now + 50 * (now - started)  # so that it takes 2 % of the time
 
 
-def duration(seconds):
-    """Return `seconds` in words: "42 s", "7 min", "3 h 05 min"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def count(number, noun):
-    """Return a number with its noun: "1 epoch", "1,200 epochs"."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def require_trained(run):
+    """Raise Halt unless the Run brought the validation images above the PSNR of the noisy ones."""
+    if not run.psnr[-1] > run.noisy_psnr:  # not so for NaN either
+        raise Halt(f"The network has not learned to denoise: {run.psnr[-1]:.2f} dB on the "
+                   f"validation images, {run.noisy_psnr:.2f} dB without it. Train it for longer. "
+                   "No picture was written.")
 
 
 # ---- Pictures: read and write --------------------------------------------------------------------
@@ -1079,8 +1127,8 @@ def _through_network(model, values, contrast):
     batch = np.repeat(contrast * values + grey, 3 // values.shape[2], axis=2)[np.newaxis]
     denoised = model.predict_on_batch(batch)[0]
     if not np.isfinite(denoised).all():
-        raise ValueError("The network returns values that are no numbers: its training went wrong. "
-                         "Train it afresh, with a smaller LEARNING_RATE.")
+        raise Halt("The network returns values that are no numbers: its training went wrong. Set a "
+                   "smaller LEARNING_RATE and run all cells again.")
     if denoised.shape != batch[0].shape:
         raise ValueError(f"The network makes {denoised.shape} of an image {batch[0].shape}; a "
                          "denoiser keeps height, width and the three colours.")
@@ -1220,6 +1268,7 @@ def _same_file(source, target):
 NOISY_COLOUR = "#D55E00"  # all of Okabe and Ito's palette, told apart by the colour-blind
 NETWORK_COLOURS = {"Model1": "#0072B2", "Model2": "#009E73", "Model3": "#CC79A7"}
 OTHER_COLOUR = "#56B4E9"
+ZOOM = (0.12, 0.39)  # where a zoomed crop lies, as fractions of height and width
 
 
 def _colour(name):
@@ -1252,22 +1301,22 @@ def plot_clean_and_noisy(clean, noisy, title):
             _show_image(axes[row, column], image, name)
 
 
-def _draw_curves(figure, run):
-    """Draw loss and PSNR over the epochs, the noisy baseline in each, into `figure`."""
-    left, right = figure.subplots(1, 2)
-    epochs = range(1, len(run["psnr"]) + 1)
-    steps, losses = np.array(run["curve"]).T
-    colour = _colour(run["model"])
+def _draw_curves(places, run):
+    """Draw loss and PSNR over the epochs, the noisy baseline in each, into two `places`."""
+    left, right = places
+    epochs = range(1, len(run.psnr) + 1)
+    steps, losses = np.reshape(run.curve, (-1, 2)).T
+    colour = _colour(run.model)
     left.semilogy(steps, losses, color=colour, label="training batches")
-    left.axhline(10 ** (-run["noisy_psnr"] / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
+    left.axhline(10 ** (-run.noisy_psnr / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
     left.set(title="Loss on the training images", xlabel="epoch", ylabel="mean squared error")
     right.plot(steps, -10 * np.log10(losses), color=colour, alpha=0.4, label="training batches")
-    right.plot(epochs, run["psnr"], "o-", color=colour, ms=4,
-               label=f"{run['monitored_images']:,} test images")
-    right.axhline(run["noisy_psnr"], color=NOISY_COLOUR, ls="--", label="noisy input")
+    right.plot(epochs, run.psnr, "o-", color=colour, ms=4,
+               label=f"{run.validation_images:,} validation images")
+    right.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
     right.set(title="PSNR: higher is better", xlabel="epoch", ylabel="PSNR (dB)")
-    for axes in (left, right):
-        axes.set_xlim(0, np.ceil(steps[-1]))
+    for axes in places:
+        axes.set_xlim(0, 1.02 * max(1, np.ceil(max(steps, default=0))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(y=0.08)
         axes.grid(alpha=0.3)
@@ -1275,13 +1324,10 @@ def _draw_curves(figure, run):
 
 
 def plot_curves(run):
-    """Draw the loss and the PSNR of a `run`, as train() returns it, over its epochs."""
-    if not run["curve"]:
-        print("No epoch has finished yet, so there are no curves to draw.")
-        return
+    """Draw the loss and the PSNR of a Run over its epochs."""
     figure = _new_figure(11, 3.6, "png")
-    figure.suptitle(f"{run['model']} on {run['data']}: {count(len(run['psnr']), 'epoch')}")
-    _draw_curves(figure, run)
+    figure.suptitle(f"{run.model} on {run.data}: {count(len(run.psnr), 'epoch')}")
+    _draw_curves(figure.subplots(1, 2), run)
 
 
 def plot_psnr_distribution(noisy, denoised, name, title):
@@ -1312,7 +1358,7 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
         _show_image(row[2], denoised[i], f"denoised: {scores.image_psnr[i]:.1f} dB")
 
 
-def plot_picture(noisy, denoised, clean, title, zoom=(0.12, 0.39)):
+def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
     """Draw a picture before and after denoising, what was removed, and a zoomed crop of each.
 
     `noisy`, `denoised` and, unless it is None, `clean` have the same shape and type, one of those
@@ -1323,22 +1369,30 @@ def plot_picture(noisy, denoised, clean, title, zoom=(0.12, 0.39)):
     if clean is not None:
         names = ["clean", *(f"{name}: {psnr(clean, picture):.2f} dB"
                             for name, picture in zip(names, (noisy, denoised))), names[2]]
-    height, width = noisy.shape[:2]
-    step = max(1, max(height, width) // 1000)  # the whole is drawn small: leave out what none sees
-    size = max(1, min(height, width) // 5)
-    top, left = int(zoom[0] * (height - size)), int(zoom[1] * (width - size))
+    step = max(1, max(noisy.shape[:2]) // 1000)  # drawn small: leave out what none sees
+    crop = _crop(noisy.shape, zoom)
     figure = _new_figure(3.2 * len(names), 7.1, "jpeg")
     figure.suptitle(title)
     wholes, crops = figure.subplots(2, len(names))
     for axes, cut in ((wholes, np.s_[::step, ::step]),
-                      (crops, np.s_[top:top + size, left:left + size])):
+                      (crops, crop)):
         pictures = [noisy[cut], denoised[cut], _removed(noisy[cut], denoised[cut])]
         for ax, picture in zip(axes, pictures if clean is None else [clean[cut], *pictures]):
             _show_image(ax, picture, "")
     for ax, name in zip(wholes, names):
         ax.set_title(name, fontsize=11)
+        top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
         ax.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step, fill=False,
                                    color="yellow", lw=2))
+
+
+def _crop(shape, zoom=ZOOM, most=None):
+    """Return the slices of a square, a fifth of the shorter side of `shape`, of `most` pixels."""
+    height, width = shape[:2]
+    size = max(1, min(height, width) // 5)
+    size = min(size, most or size)
+    top, left = int(zoom[0] * (height - size)), int(zoom[1] * (width - size))
+    return np.s_[top:top + size, left:left + size]
 
 
 def _removed(noisy, denoised):
@@ -1384,44 +1438,43 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
 # ---- The three models side by side ---------------------------------------------------------------
 
 
-def side_by_side(run, checkpoints):
-    """Return the runs of the three models by their names, each as train() returns it.
+def side_by_side(run, folder):
+    """Return the runs of the three models by their names, each with the word for its origin.
 
-    `run` is this notebook's. Another model's is the newest finished one among the `checkpoints`
-    with the same settings and data, or else the one that its weights in weights/ come from, if it
-    had the same noise; a model that has neither is left out, and so is `run` if it was stopped in
-    its first epoch. Each run has one more entry, "origin": where it comes from.
+    `run` is this notebook's Run. Another model's is the newest finished one among the checkpoints
+    in `folder` with the same settings and data, or else the one that its weights in weights/ come
+    from, if it had the same noise; a model that has neither is left out.
     """
     runs = {}
-    for name in sorted({*NETWORK_COLOURS, run["model"]}):
-        if name == run["model"]:
-            runs[name] = run | {"origin": "this notebook"}
-        elif found := _finished_run(name, run, checkpoint_folder(checkpoints)):
-            runs[name] = found | {"origin": "checkpoints"}
-        elif (found := _reference_run(name)) and found["noise_std"] == run["noise_std"]:
-            runs[name] = found | {"origin": "weights"}
-    return {name: one for name, one in runs.items() if one["psnr"]}
+    for name in sorted({*NETWORK_COLOURS, run.model}):
+        if name == run.model:
+            runs[name] = run, "this notebook"
+        elif found := _finished_run(name, run, folder):
+            runs[name] = found, "checkpoints"
+        elif (found := _reference_run(name)) and found.noise_std == run.noise_std:
+            runs[name] = found, "weights"
+    return runs
 
 
 def _finished_run(name, like, folder):
-    paths = [path for path in folder.glob(f"{name}-*.npz") if ".previous" not in path.name]
-    like = {**like, "model": name}
-    same = ("model", "data", "train_images", "epochs", "batch_size", "noise_std", "seed")
+    paths = pathlib.Path(folder).glob(f"{name}-*.npz")
+    same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                run = json.loads(str(arrays["run"]))
-        except Exception:  # a damaged zip file raises errors of many kinds; train() reports it
+                run = Run(**json.loads(str(arrays["run"])))
+        except Exception:  # a damaged zip file raises errors of many kinds; Checkpoints reports it
             continue
-        if len(run["loss"]) == run["epochs"] and all(run[key] == like[key] for key in same):
+        if run.model == name and len(run.loss) == run.epochs and all(
+                getattr(run, field) == getattr(like, field) for field in same):
             return run
     return None
 
 
 def _reference_run(name):
     try:
-        return read_history(_shipped(f"{name}.csv"))
-    except ValueError:  # WeightsError, too
+        return read_run(name)
+    except Halt:
         return None
 
 
@@ -1433,7 +1486,7 @@ def read_seeds():
     """
     try:
         title, _, *rows = _shipped("seeds.csv").read_text(encoding="utf-8").splitlines()
-    except WeightsError:
+    except Halt:
         return f"There is no seeds.csv in {REFERENCE}/ or beside this notebook.", {}
     seeds = {}
     for row in rows:
@@ -1445,18 +1498,14 @@ def read_seeds():
 def plot_side_by_side(runs, seeds, title):
     """Draw the PSNR of `runs` (see side_by_side()) over the epochs, and the `seeds` as dots.
 
-    `title` and `seeds` are what read_seeds() returns. Without `seeds`, only the curves are drawn;
-    without `runs`, nothing is.
+    `title` and `seeds` are what read_seeds() returns. Without `seeds`, only the curves are drawn.
     """
-    if not runs:
-        return
     figure = _new_figure(11, 3.6, "png")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    for name, run in runs.items():
-        epochs = range(1, len(run["psnr"]) + 1)
-        left.plot(epochs, run["psnr"], "o-", color=_colour(name), ms=4,
-                  label=f"{name}, {run['data']}")
-    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB), watched images")
+    for name, (run, _) in runs.items():
+        epochs = range(1, len(run.psnr) + 1)
+        left.plot(epochs, run.psnr, "o-", color=_colour(name), ms=4, label=f"{name}, {run.data}")
+    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB), validation images")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
