@@ -1,6 +1,6 @@
 """Measure denoising of pictures on this machine: ours beside classical methods, whole beside cut.
 
-Usage: PYTHONPATH=. python tests/picture_benchmark.py [--rounds 3]   (on Linux)
+Usage: PYTHONPATH=.:tests python benchmarks/picture_benchmark.py [--rounds 3]   (on Linux)
 The networks are those in weights/. Each row of the first table is a process of its own, and BM3D's
 is left out unless bm3d is installed (pip install bm3d).
 """

@@ -1,6 +1,6 @@
 """Show that the tests bite: break a copy of the bundle in one way after another and run them.
 
-Usage: python tests/teeth.py [WORD]   (only the faults whose name contains WORD)
+Usage: PYTHONPATH=tests python benchmarks/teeth.py [WORD]   (the faults named by WORD)
 Prints which test caught each fault, and exits with 1 if one went by unnoticed.
 """
 
@@ -68,8 +68,20 @@ FAULTS = {
     "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
     "the batch becomes 64": in_notebook("BATCH_SIZE = 32", "BATCH_SIZE = 64"),
     "evaluation forgets the noise": in_notebook(f"{PREDICT}noisy", f"{PREDICT}clean"),
-    "a resumed run starts its noise anew": in_file(
-        "common.py", "return model.variables +", "return model.weights +"),
+    "a resumed run starts its noise anew": in_file("common.py", "enumerate(generators)", "()"),
+    "each epoch has the noise of the first": in_file(
+        "common.py", "[self.batches.seed, epoch, i]", "[self.batches.seed, i]"),
+    "a resumed run takes the first epoch's order": in_file(
+        "common.py", "self.batches.shuffle(epoch)", "self.batches.shuffle(0)"),
+    "the network does not learn": in_notebook("common.Muon(schedule)", "common.Muon(0.0)"),
+    "Muon is reduced to Adam": in_file("common.py", "min(variable.shape[2:]) < 16", "True"),
+    "Newton-Schulz takes one step": in_file("common.py", "_ in range(5):", "_ in range(1):"),
+    "the live crop is of another picture": in_notebook(
+        "LiveDisplay(checkpoints, noisy)", "LiveDisplay(checkpoints, noisy[::-1])"),
+    "the validation noise is drawn anew each epoch": in_notebook(
+        "validation_data=validation", "validation_data=type('Fresh', (keras.utils.PyDataset,), {"
+        "'__len__': lambda self: 1, '__getitem__': lambda self, index: ("
+        "common.add_noise(validation[1], NOISE_STD, None), validation[1])})()"),
     "the PNG is written without clipping": in_file("common.py", CLIP, ""),
     "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
     "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, halo - 1) for"),
@@ -78,7 +90,7 @@ FAULTS = {
     "impulses are half as many as they should": in_notebook(
         "amount = 2 * mse / np.mean(few", "amount = mse / np.mean(few"),
     "an unfinished run stands beside the others": in_file(
-        "common.py", 'if len(run["loss"]) == run["epochs"] and all(', "if all("),
+        "common.py", "and len(run.loss) == run.epochs and all(", "and all("),
     "noisy.png is altered in one pixel": alter_one_pixel,
     "a notebook is committed without outputs": forget_outputs,
     "a shared cell is edited in one notebook": in_notebook(

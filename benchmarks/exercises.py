@@ -1,6 +1,6 @@
 """Do the notebooks' exercises and print what comes out, for the README's section for teachers.
 
-Usage: PYTHONPATH=. python tests/exercises.py [WORD]   (make exercises; only those named by WORD)
+Usage: PYTHONPATH=.:tests python benchmarks/exercises.py [WORD]   (those named by WORD)
 Each is tried in a copy: the notebook is altered as the exercise says, then all its cells are run,
 for DENOISE_EPOCHS epochs (1 if unset) on the data that DENOISE_DATA names.
 """
@@ -54,6 +54,9 @@ EXERCISES = [  # what it is, the notebook, and the changes: (old, new), each in 
      [(NOISE, 'layers.GaussianDropout(0.034, name="noise")')]),
     ("6 a layer of your own", "Model2",
      [("DEPTH = 5", IMPULSES), (NOISE, 'Impulses(0.032, name="noise")')]),
+    ("7 the usual optimizer", "Model2",
+     [("common.Muon(schedule)", "keras.optimizers.Adam(schedule)"),
+      ("LEARNING_RATE = 8e-3", "LEARNING_RATE = 2e-3")]),
 ]
 REPORT = '''import json
 try:
@@ -62,7 +65,7 @@ except ValueError:
     sees = None
 print("REPORT", json.dumps({
     "test": scores.psnr, "picture": common.psnr(clean, written), "reach": sees,
-    "first epoch": run["psnr"][0], "loss": run["loss"][-1],
+    "first epoch": run.psnr[0], "loss": run.loss[-1],
     "corner": [bool(difference[:95, :95].max() <= 1), bool(difference[:91, :91].max() <= 1)],
     "helps from": float(levels[gain > 0][0]), "at 0.1": after[4],
     **{kind: common.psnr(few, images) for kind, images in restored.items()}}))'''

@@ -1,6 +1,6 @@
 """Train each model with three seeds and write weights/seeds.csv.
 
-Usage: DENOISE_EPOCHS=10 PYTHONPATH=. python tests/seeds.py   (make seeds EPOCHS=10)
+Usage: DENOISE_EPOCHS=10 PYTHONPATH=.:tests python benchmarks/seeds.py   (make seeds EPOCHS=10)
 The networks, the recipe and all other settings are the notebooks'. Finished runs are found among
 the checkpoints, those of the notebooks themselves (seed 0) included, and a killed one goes on.
 """
@@ -19,7 +19,7 @@ def trained(name, seed, data, epochs):
     """Return the network of the notebook `name`, trained with `seed`."""
     with contextlib.redirect_stdout(io.StringIO()):  # the cells' prints: they name the seed 0
         variables = notebooks.built(name, data, epochs, SEED=seed)
-    exec(notebooks.code_with(name, "common.train("), variables)
+    notebooks.train(variables)
     return variables["model"]
 
 

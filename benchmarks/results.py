@@ -1,6 +1,6 @@
 """Print one table of what the three executed notebooks of a folder achieved.
 
-Usage: python tests/results.py FOLDER
+Usage: PYTHONPATH=tests python benchmarks/results.py FOLDER
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Measure training on this machine: speed and memory, ours beside the coursework's plain code.
 
-Usage: PYTHONPATH=. python tests/benchmark.py [--rounds 3] [--steps 100] [--kills 10]
+Usage: PYTHONPATH=.:tests python benchmarks/benchmark.py [--rounds 3] [--steps 100] [--kills 10]
 Each measurement is a process of its own, and ours and the plain code's take turns. Last, a brief
 training is killed again and again at random moments, and has to end like one never killed.
 """
@@ -32,6 +32,10 @@ WARM_UP = 10  # steps not timed: the first of them compile the network
 FLOP_PER_IMAGE = 0.70e9  # of a training step: 32 × 32 pixels × 0.228 MFLOP forward, times three
 
 
+class Enough(Exception):
+    """The measurement is complete."""
+
+
 class Stopwatch(keras.callbacks.Callback):
     """Stop training after some steps, and know how long they took."""
 
@@ -46,7 +50,7 @@ class Stopwatch(keras.callbacks.Callback):
         if batch >= WARM_UP + self.steps:
             seconds = time.perf_counter() - self.start
             self.images_per_second = 32 * (batch - self.first) / seconds
-            raise KeyboardInterrupt  # common.train() ends in good order; fit() passes it on
+            raise Enough
 
     def report(self):
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -59,23 +63,24 @@ def random_images(number):
 
 
 def train_ours(name, stopwatch):
-    """Train as the notebook does, by its own network and common.train()."""
+    """Train as the notebook does, by its own cells."""
     data = common.Data("random", random_images(TRAIN_IMAGES), random_images(TEST_IMAGES))
-    variables = notebooks.built(name, data, epochs=1)
-    fit = variables["model"].fit
-    variables["model"].fit = lambda *args, callbacks, **options: fit(
-        *args, callbacks=[*callbacks, stopwatch], **options)
     with tempfile.TemporaryDirectory() as folder:
-        exec(notebooks.code_with(name, "common.train("), {**variables, "CHECKPOINTS": folder})
+        variables = notebooks.built(name, data, epochs=1, TRAINING="resume", CHECKPOINTS=folder)
+        fit = variables["model"].fit
+        variables["model"].fit = lambda *args, callbacks, **options: fit(
+            *args, callbacks=[*callbacks, stopwatch], **options)
+        with contextlib.suppress(Enough):
+            notebooks.train(variables)
 
 
 def train_plainly(name, stopwatch):
     """Train as the coursework is commonly solved: float64 arrays straight into fit()."""
     x_train = random_images(TRAIN_IMAGES) / 255.0
     x_test = random_images(TEST_IMAGES) / 255.0
-    model = recipe.build(name, recipe.BASELINE)
+    model = recipe.build(name, recipe.PLAIN)
     model.compile(optimizer="adam", loss="mse")
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(Enough):
         model.fit(x_train, x_train, batch_size=32, epochs=1, validation_data=(x_test, x_test),
                   verbose=0, callbacks=[stopwatch])
 
@@ -145,7 +150,7 @@ def kill_again_and_again(kills, epochs=40):
 
 
 def start_brief_training(folder, epochs):
-    command = [sys.executable, str(Path(__file__).with_name("brief_training.py")), "result.npz"]
+    command = [sys.executable, str(notebooks.ROOT / "tests" / "brief_training.py"), "result.npz"]
     environment = {name: value for name, value in os.environ.items()
                    if not name.startswith("DENOISE_")}
     return subprocess.Popen([*command, str(epochs)], cwd=folder, stdout=subprocess.PIPE, text=True,

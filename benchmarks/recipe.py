@@ -1,0 +1,161 @@
+"""Measure what each part of the training recipe is worth, on images held out of the training set.
+
+Usage: PYTHONPATH=.:tests python benchmarks/recipe.py [--steps 400] [--models Model1 Model2 Model3]
+                                           [--rows ROW ...] [--seeds 0 1 2]
+
+Trains each ROW (all of them, if none is named) once per model and seed for the given number of
+steps on the training set less its last 5,000 images, and scores it on those: PSNR over the whole
+set, noise of 0.1 unclipped. Rows with the same seed share the noise and the order of the images;
+the first weights too, where the initialisation is the same. DENOISE_DATA names the data. What has
+been measured stands in recipe.csv and is not measured again.
+"""
+
+import argparse
+import csv
+import itertools
+import pathlib
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+import common
+
+HELD_OUT = 5000
+BATCH_SIZE = 32
+NOISE_STD = 0.1
+MEASURED = pathlib.Path(__file__).with_name("recipe.csv")
+PLAIN = {"optimizer": keras.optimizers.Adam, "rate": 1e-3, "warm-up": False, "decay": False,
+         "zero": False, "batchnorm": 0.99}
+RECIPE = {"optimizer": common.Muon, "rate": 8e-3, "warm-up": True, "decay": True, "zero": True,
+          "batchnorm": 0.9}
+ROWS = {
+    "plain": PLAIN,
+    "adam": {**RECIPE, "optimizer": keras.optimizers.Adam, "rate": 2e-3},
+    "muon": RECIPE,
+    "muon-4e-3": {**RECIPE, "rate": 4e-3},
+    "muon-16e-3": {**RECIPE, "rate": 16e-3},
+    "muon-momentum-0.8": {**RECIPE, "options": {"momentum": 0.8}},
+    "muon-momentum-0.95": {**RECIPE, "options": {"momentum": 0.95}},
+    "muon-no-warm-up": {**RECIPE, "warm-up": False},
+    "muon-no-decay": {**RECIPE, "decay": False},
+    "muon-not-zero": {**RECIPE, "zero": False},
+    "muon-batchnorm-0.99": {**RECIPE, "batchnorm": 0.99},
+}
+PART_OF = {"zero": ("Model2", "Model3"), "batchnorm": ("Model3",)}  # the others have it not
+
+
+class Steps(common.Batches):
+    """A fixed number of training batches: epoch after epoch, cut off where the budget ends."""
+
+    def __init__(self, images, steps, seed):
+        super().__init__(images, BATCH_SIZE, seed)
+        orders = []
+        for epoch in range(-(-steps * BATCH_SIZE // len(images))):
+            self.shuffle(epoch)
+            orders.append(self.order)
+        self.order = np.concatenate(orders)
+        self.steps = steps
+
+    def __len__(self):
+        return self.steps
+
+
+def build(name, row):
+    """Return the network of the notebook `name`, started as `row` says."""
+    image = keras.Input((None, None, 3))
+    noisy = x = layers.GaussianNoise(NOISE_STD)(image)
+    for _ in range(4):
+        x = layers.Conv2D(64, 3, padding="same")(x)
+        if name == "Model3":
+            x = layers.BatchNormalization(momentum=row["batchnorm"])(x)
+        x = layers.ReLU()(x)
+    if name == "Model1":
+        return keras.Model(image, layers.Conv2D(3, 3, padding="same")(x))
+    first = "zeros" if row["zero"] else "glorot_uniform"
+    x = layers.Conv2D(3, 3, padding="same", kernel_initializer=first)(x)
+    return keras.Model(image, layers.Add()([noisy, x]))
+
+
+def learning_rate(row, steps):
+    """Return the learning rate, a number or a schedule, over `steps` steps."""
+    if not row["warm-up"] and not row["decay"]:
+        return row["rate"]
+    warm_up = steps // 20 if row["warm-up"] else 0
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warm_up else row["rate"], steps - warm_up, alpha=0.0 if row["decay"] else 1.0,
+        warmup_target=row["rate"] if warm_up else None, warmup_steps=warm_up)
+
+
+def run(name, row, data, steps, seed):
+    """Train one network. Returns its PSNR on the held-out images, in dB."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = build(name, row)
+    optimizer = row["optimizer"](learning_rate(row, steps), **row.get("options", {}))
+    model.compile(optimizer=optimizer, loss="mse")
+    model.fit(Steps(data.train[:-HELD_OUT], steps, seed), shuffle=False, verbose=0)
+    clean = common.to_float(data.train[-HELD_OUT:])
+    noisy = common.add_noise(clean, NOISE_STD, seed=HELD_OUT)
+    return common.psnr(clean, model.predict(noisy, batch_size=100, verbose=0))
+
+
+def differs(name, row):
+    """Say whether `row` makes the model `name` another than the recipe does."""
+    changed = {part for part in RECIPE if ROWS[row][part] != RECIPE[part]}
+    return not changed or any(name in PART_OF.get(part, name) for part in changed)
+
+
+def measured():
+    """Return what recipe.csv holds: {(data, steps, model, row, seed): PSNR}."""
+    if not MEASURED.exists():
+        return {}
+    with open(MEASURED, newline="", encoding="utf-8") as file:
+        return {tuple(key): float(value) for *key, value in list(csv.reader(file))[1:]}
+
+
+def measure(steps, models, rows, seeds):
+    """Train what recipe.csv lacks, and add it there."""
+    data = common.load_data()
+    for name, seed, row in itertools.product(models, seeds, rows):
+        key = (data.name, str(steps), name, row, str(seed))
+        if key in measured() or not differs(name, row):
+            continue
+        started = time.perf_counter()
+        reached = run(name, ROWS[row], data, steps, seed)
+        print(*key, f"{reached:.3f} dB ({time.perf_counter() - started:.0f} s)", flush=True)
+        if not MEASURED.exists():
+            MEASURED.write_text("data,steps,model,row,seed,psnr\n", encoding="utf-8")
+        with open(MEASURED, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow([*key, f"{reached:.4f}"])
+
+
+def table():
+    """Return the lines of a Markdown table of recipe.csv: means over the seeds, and ranges."""
+    found = {}
+    for (_, steps, name, row, _), value in measured().items():
+        found.setdefault((int(steps), row), {}).setdefault(name, []).append(value)
+    models = ("Model1", "Model2", "Model3")
+    lines = [f"| steps | row | {' | '.join(models)} |", "|---|---|---|---|---|"]
+    for steps, row in sorted(found, key=lambda each: (each[0], list(ROWS).index(each[1]))):
+        cells = (found[steps, row].get(name, ()) for name in models)
+        texts = (f"{np.mean(cell):.2f} ({min(cell):.2f} to {max(cell):.2f})" if len(cell) > 1
+                 else f"{cell[0]:.2f}" if cell else "" for cell in cells)
+        lines.append(f"| {steps:,} | `{row}` | {' | '.join(texts)} |")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--models", nargs="+", default=["Model1", "Model2", "Model3"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="ROW")
+    options = parser.parse_args()
+    measure(options.steps, options.models, options.rows, options.seeds)
+    print(*table(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
