@@ -1,4 +1,4 @@
-"""Train a small Model3 as its notebook would, in a process that is killed and started again.
+"""Train a small Model3 as its notebook does, in a process that is killed and started again.
 
 Usage: PYTHONPATH=. python tests/brief_training.py RESULT EPOCHS [EPOCH STEP]
 RESULT is an npz file to write. The process kills itself after STEP of EPOCH (both from 0); it
@@ -17,44 +17,46 @@ import common
 import notebooks
 
 
-def train(epochs):
-    """Train on 80 patches of photographs. Returns the run and the weights."""
+def train(epochs, folder="checkpoints"):
+    """Train on 80 patches of photographs. Returns the Run and the weights."""
     photographs = common._photographs()
     data = common.Data("photographs", photographs.train[:80], photographs.test[:8])
-    model = notebooks.built("Model3", data, epochs)["model"]
-    run = common.train(model, data, epochs=epochs, batch_size=32, noise_std=0.1, seed=0)
-    return run, model.get_weights()
+    variables = notebooks.built("Model3", data, epochs, TRAINING="resume", CHECKPOINTS=folder)
+    return notebooks.train(variables), variables["model"].get_weights()
 
 
 def read(result):
-    """Return the run and the weights from the file that this script wrote."""
+    """Return the Run and the weights from the file that this script wrote."""
     with np.load(result) as arrays:
         weights = [arrays[name] for name in arrays.files if name != "run"]
-        return json.loads(str(arrays["run"])), weights
+        return common.Run(**json.loads(str(arrays["run"]))), weights
 
 
 def same(result, expected):
     """Say whether two results agree in every bit, but for the day and the time they took."""
     (run, weights), (expected_run, expected_weights) = result, expected
-    timeless = [{**each, "date": "", "seconds": len(each["seconds"])}
-                for each in (run, expected_run)]
+    timeless = [each._replace(date="", seconds=len(each.seconds)) for each in (run, expected_run)]
     return timeless[0] == timeless[1] and len(weights) == len(expected_weights) and all(
         np.array_equal(*pair) for pair in zip(weights, expected_weights))
 
 
-class Announcing(common._LiveDisplay):
+class Announcing(common.LiveDisplay):
     moment = None
+
+    def __enter__(self):
+        print("begins after", self.checkpoints.epoch, "epochs", flush=True)
+        return super().__enter__()
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
-        print("epoch", self.epoch, "step", batch, flush=True)
-        if (self.epoch, batch) == self.moment:
+        print("epoch", self.checkpoints.finished, "step", batch, flush=True)
+        if (self.checkpoints.finished, batch) == self.moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    common._LiveDisplay = Announcing
+    common.LiveDisplay = Announcing
     Announcing.moment = tuple(map(int, sys.argv[3:]))
     run, weights = train(int(sys.argv[2]))
     with common.replacing(Path(sys.argv[1])) as temporary, open(temporary, "wb") as file:
-        np.savez(file, *weights, run=json.dumps(run))
+        np.savez(file, *weights, run=json.dumps(run._asdict()))

@@ -7,7 +7,8 @@ import sys
 import matplotlib
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 matplotlib.use("Agg")
 
 import common  # noqa: E402

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 import nbformat
+import numpy as np
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ("Model1", "Model2", "Model3")
@@ -53,18 +54,33 @@ def built(name, data, epochs, **changed):
 
     import common
 
-    variables = {"keras": keras, "layers": keras.layers, "common": common, "data": data,
-                 **settings(name), "EPOCHS": epochs, **changed}
-    exec(code_with(name, "keras.Model("), variables)
-    exec(code_with(name, "model.compile("), variables)
+    variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "data": data,
+                 "noisy": common.noisy_picture(), **settings(name), "EPOCHS": epochs, **changed}
+    variables["CHECKPOINTS"] = common.checkpoint_folder(variables["CHECKPOINTS"])
+    variables["clean_test"] = common.to_float(data.test)
+    variables["noisy_test"] = common.add_noise(
+        variables["clean_test"], variables["NOISE_STD"], variables["SEED"])
+    for part in ("keras.Model(", "common.Batches(", "model.compile("):
+        exec(code_with(name, part), variables)
     return variables
+
+
+def few_images():
+    import common
+
+    images = np.zeros((64, 32, 32, 3), np.uint8)
+    return common.Data("64 images", images, images)
 
 
 def network(name):
     """Build and compile the network of the notebook `name`, by its own cells, for one epoch."""
-    import common
+    return built(name, few_images(), epochs=1)["model"]
 
-    return built(name, common.Data("64 images", range(64), range(0)), epochs=1)["model"]
+
+def train(variables):
+    """Execute the training cell with the `variables` of built(). Returns the Run."""
+    exec(code_with(variables["NAME"], "model.fit("), variables)
+    return variables["run"]
 
 
 def results(name, folder=ROOT):

@@ -182,7 +182,7 @@ def test_a_network_of_ones_own_class_is_not_cut(monkeypatch, capsys):
 
 
 def test_a_network_whose_training_went_wrong_is_told():
-    with pytest.raises(ValueError, match="no numbers: its training went wrong"):
+    with pytest.raises(common.Halt, match="no numbers: its training went wrong"):
         common.denoise(network(layers.Rescaling(float("nan"))), random_image(5, 7, 3))
 
 

@@ -39,7 +39,7 @@ def test_enough_cells_are_compared_and_each_has_something_to_compare(name):
 
 
 def test_recorded_run_is_a_real_one(name):
-    [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
+    [cell] = [cell for cell in code_cells(name) if "model.fit(" in cell.source]
     found = re.search(r"Trained for ([\d,]+) epochs? on CIFAR-10 \(([\d,]+) images\)",
                       printed(cell))
     assert found, f"{name}.ipynb does not hold a real run on CIFAR-10: {printed(cell)}"
@@ -50,7 +50,7 @@ def test_recorded_run_is_a_real_one(name):
 
 
 def test_live_display_left_its_last_state_alone(name):
-    [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
+    [cell] = [cell for cell in code_cells(name) if "model.fit(" in cell.source]
     shown = [output for output in cell.outputs if output.output_type == "display_data"]
     assert len(shown) == 2
     assert sum("image/png" in output.data for output in shown) == 1
@@ -106,6 +106,14 @@ def test_picture_is_what_the_notebook_reports(name):
     assert common.psnr(clean, common.noisy_picture()) == pytest.approx(before, abs=0.0051)
 
 
+def test_no_colour_cast(name):
+    [on_test, on_picture] = [re.findall(r"[+-]\d+\.\d+", printed(cell))
+                             for cell in code_cells(name) if "colour_cast" in cell.source]
+    assert len(on_test) == len(on_picture) == 3
+    assert max(abs(float(error)) for error in on_test) <= 0.25
+    assert max(abs(float(error)) for error in on_picture) <= 0.5  # see the README's results
+
+
 def test_results_in_the_readme_are_the_notebooks():
     readme = " ".join((ROOT / "README.md").read_text().split())
     found = {name: notebooks.results(name) for name in NAMES}
@@ -122,8 +130,8 @@ def trained(name):
     image = keras.Input((None, None, 3))
     few = np.full((8, 32, 32, 3), 128, np.uint8)
     clean = common.to_float(few)
-    run = {**dict.fromkeys(("train_images", "epochs", "batch_size", "noise_std", "seed")),
-           "model": name, "data": "CIFAR-10", "loss": [0.1], "psnr": [20.0], "monitored_images": 8}
+    run = common.Run(name, "CIFAR-10", 8, 8, 1, 32, 0.1, 0, 19.0, "2026-11-25", "Keras", [0.1],
+                     [20.0], [1.0], [[1, 0.1]])
     scores = common.Scores(20.0, None, None)
     return {"common": common, "np": np, "plt": plt, "NAME": name, "PICTURE": "mine.png",
             "model": keras.Model(image, keras.layers.Identity()(image)), "run": run,

@@ -1,6 +1,7 @@
 """The trained weights in weights/: they fit, they say what they are, and nothing else passes."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,10 +17,7 @@ import pytest
 
 import common
 import notebooks
-import reference
 from notebooks import ROOT, code_cells, printed
-
-SETTINGS = {"batch_size": 32, "noise_std": 0.1, "seed": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -28,118 +26,111 @@ def shipped(own_folder):
     shutil.copytree(ROOT / "weights", "weights")
 
 
-def readme_figure(name):
-    """Return the README's PSNR of `name` on noisy.png, as text."""
+def load(name, **changes):
+    """Load the reference into the notebook's network, for its settings but for the `changes`."""
+    model = notebooks.network(name)
+    return model, common.load_reference(model, common.read_run(name)._replace(**changes))
+
+
+def test_shipped_weights_reach_the_readmes_figure(name, recwarn):
+    model, _ = load(name)
     readme = (ROOT / "README.md").read_text()
     [row] = re.findall(r"^\| noisy\.png \| (.*) \|$", readme, re.MULTILINE)
-    return row.split(" | ")[int(name[-1])]
-
-
-def test_shipped_weights_reach_the_readmes_figure(name):
-    model = notebooks.network(name)
-    common.load_reference(model, **SETTINGS)
     picture = common.denoise(model, common.noisy_picture())
     reached = common.psnr(common.clean_picture(), picture)
-    assert reached == pytest.approx(float(readme_figure(name)), abs=0.01)
+    assert reached == pytest.approx(float(row.split(" | ")[int(name[-1])]), abs=0.01)
+    assert not [warning for warning in recwarn if "keras" in str(warning.filename)]
 
 
 def test_shipped_files_are_small_and_complete(name):
     assert (ROOT / "weights" / f"{name}.weights.h5").stat().st_size < 600_000
-    run = common.read_history(ROOT / "weights" / f"{name}.csv")
-    assert (run["model"], run["data"], run["seed"]) == (name, "CIFAR-10", 0)
-    assert len(run["loss"]) == len(run["psnr"]) == len(run["seconds"]) == run["epochs"] >= 10
-    assert run["learning_rate"][0] > run["learning_rate"][-1] >= 0
-    assert run["backend"].startswith("Keras ") and re.fullmatch(r"\d{4}-\d\d-\d\d", run["date"])
+    run = common.read_run(name)
+    settings = notebooks.settings(name)
+    assert run[:3] == (name, "CIFAR-10", 49_927)
+    assert (run.batch_size, run.noise_std, run.seed) == tuple(
+        settings[setting] for setting in ("BATCH_SIZE", "NOISE_STD", "SEED"))
+    assert len(run.loss) == len(run.psnr) == len(run.seconds) == run.epochs >= 3
+    assert run.curve[-1][0] == run.epochs
+    assert run.backend.startswith("Keras ") and re.fullmatch(r"\d{4}-\d\d-\d\d", run.date)
 
 
 def test_shipped_weights_are_of_the_committed_notebooks_run(name):
-    run = common.read_history(ROOT / "weights" / f"{name}.csv")
-    [cell] = [cell for cell in code_cells(name) if "common.train(" in cell.source]
-    assert common.describe_run(run) in printed(cell)
+    [cell] = [cell for cell in code_cells(name) if "model.fit(" in cell.source]
+    assert str(common.read_run(name)) in printed(cell)
 
 
-def test_history_reads_back_as_it_was_written(tmp_path):
-    run = {"model": "Model1", "epochs": 2, "noise_std": 0.1, "backend": "Keras on a CPU, 2 cores",
-           "loss": [0.1, 1 / 3], "psnr": [20.1, 28.7], "learning_rate": [1e-3, 0.0],
-           "seconds": [240.5, 241.0], "curve": [[0.5, 0.2], [1.0, 0.1], [2.0, 0.3]]}
-    (tmp_path / "run.csv").write_text(reference.history(run))
-    assert common.read_history(tmp_path / "run.csv") == {**run, "curve": [[1, 0.1], [2, 1 / 3]]}
-
-
-def test_reference_way_trains_nothing(name, monkeypatch, photographs, capsys):
-    model = notebooks.network(name)
-    monkeypatch.setattr(model, "fit", lambda *a, **k: pytest.fail("it trained"))
-    run = common.train(model, photographs, epochs=100, **SETTINGS, training="reference")
-    assert run["model"] == name
-    output = capsys.readouterr().out
-    assert "Not trained here" in output and f"Trained for {run['epochs']} epochs" in output
+def test_reference_trains_nothing(name, photographs, capsys):
+    data = common.Data("photographs", photographs.train[:80], photographs.test[:8])
+    variables = notebooks.built(name, data, 100, TRAINING="reference", CHECKPOINTS="checkpoints")
+    run = notebooks.train(variables)
+    assert run == common.read_run(name)
+    assert int(variables["model"].optimizer.iterations) == 0
+    assert capsys.readouterr().out.rstrip().endswith(str(run))
     assert not Path("checkpoints").exists()
 
 
 @pytest.mark.parametrize("setting, value", [("batch_size", 64), ("noise_std", 0.2), ("seed", 1)])
 def test_weights_of_another_run_are_refused(setting, value):
-    with pytest.raises(common.WeightsError, match=f"(?i){setting}.* here it is {value}"):
-        common.load_reference(notebooks.network("Model1"), **{**SETTINGS, setting: value})
+    with pytest.raises(common.Halt, match=f"(?i){setting}.* here it is {value}"):
+        load("Model1", **{setting: value})
 
 
-def test_refused_weights_do_not_stay_for_a_training(photographs):
-    history = Path("weights", "Model1.csv")
-    history.write_text(history.read_text().replace("picture_psnr: 3", "picture_psnr: 2"))
-    model = notebooks.network("Model1")
-    with pytest.raises(common.WeightsError, match="belongs to another network"):
-        common.load_reference(model, **SETTINGS)
-    with pytest.raises(RuntimeError, match="run the cell that builds it"):
-        common.train(model, photographs, epochs=1, **SETTINGS)
+def test_loaded_or_refused_weights_are_not_trained_on(photographs):
+    path = Path("weights", "Model1.json")
+    path.write_text(path.read_text().replace('"picture_psnr": 3', '"picture_psnr": 2'))
+    variables = notebooks.built("Model1", photographs, 1, TRAINING="reference", CHECKPOINTS="c")
+    with pytest.raises(common.Halt, match="belongs to another network"):
+        notebooks.train(variables)
+    variables["TRAINING"] = "resume"
+    with pytest.raises(common.Halt, match="run the cell that builds it"):
+        notebooks.train(variables)
 
 
-def test_weights_load_without_a_warning(name, recwarn):
-    common.load_reference(notebooks.network(name), **SETTINGS)
-    assert not [warning for warning in recwarn if "keras" in str(warning.filename)]
-
-
-def test_weights_do_not_go_into_another_network():
+def without_skip():
     model = notebooks.network("Model2")
-    without_skip = keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
-    with pytest.raises(common.WeightsError, match="belongs to another network"):
-        common.load_reference(without_skip, **SETTINGS)
+    return keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
+
+
+def four_layers_deep():
+    variables = {"keras": keras, "layers": keras.layers, **notebooks.settings("Model2")}
+    exec(notebooks.code_with("Model2", "DEPTH = 5").replace("DEPTH = 5", "DEPTH = 4"), variables)
+    return variables["model"]
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_weights_do_not_go_into_a_network_of_another_depth():
-    variables = {"keras": keras, "layers": keras.layers, **notebooks.settings("Model2")}
-    source = notebooks.code_with("Model2", "DEPTH = 5")
-    exec(source.replace("DEPTH = 5", "DEPTH = 4"), variables)
-    with pytest.raises(common.WeightsError, match="does not fit this network"):
-        common.load_reference(variables["model"], **SETTINGS)
+@pytest.mark.parametrize("network, message", [(without_skip, "belongs to another network"),
+                                              (four_layers_deep, "does not fit this network")])
+def test_weights_do_not_go_into_another_network(network, message):
+    with pytest.raises(common.Halt, match=message):
+        common.load_reference(network(), common.read_run("Model2"))
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".csv"])
-def test_missing_weights_are_named(suffix):
-    Path("weights", f"Model3{suffix}").unlink()
-    with pytest.raises(common.WeightsError, match=rf"no Model3{suffix} in weights/"):
-        common.load_reference(notebooks.network("Model3"), **SETTINGS)
+@pytest.mark.parametrize("file, kept, message", [
+    ("Model1.weights.h5", None, "no Model1.weights.h5 in weights/"),
+    ("Model1.weights.h5", 200_000, "is damaged"), ("Model1.weights.h5", 0, "is damaged"),
+    ("Model1.json", None, "no Model1.json in weights/"), ("Model1.json", -100, "is damaged")])
+def test_missing_and_damaged_files_are_named(file, kept, message):
+    run, path = common.read_run("Model1"), Path("weights", file)
+    content = path.read_bytes()
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(content[:kept])
+    with pytest.raises(common.Halt, match=message):
+        common.load_reference(notebooks.network("Model1"), run)
 
 
-@pytest.mark.parametrize("file, kept", [("Model1.weights.h5", 200_000), ("Model1.weights.h5", 0),
-                                        ("Model1.csv", 300), ("Model1.csv", -100)])
-def test_damaged_files_are_refused(file, kept):
-    path = Path("weights", file)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(common.WeightsError, match="is damaged"):
-        common.load_reference(notebooks.network("Model1"), **SETTINGS)
+def test_a_history_without_a_field_is_damaged():
+    history = common.read_run("Model1")._asdict()
+    del history["psnr"]
+    Path("weights", "Model1.json").write_text(json.dumps(history))
+    with pytest.raises(common.Halt, match="Model1.json is damaged: .*psnr"):
+        common.read_run("Model1")
 
 
 def test_weights_beside_the_notebook_serve_too():
     for path in Path("weights").iterdir():
         path.rename(path.name)
-    assert common.load_reference(notebooks.network("Model1"), **SETTINGS)["model"] == "Model1"
-
-
-def test_training_on_from_loaded_weights_is_refused(photographs):
-    model = notebooks.network("Model1")
-    common.load_reference(model, **SETTINGS)
-    with pytest.raises(RuntimeError, match="run the cell that builds it"):
-        common.train(model, photographs, epochs=1, **SETTINGS)
+    assert load("Model1")[1].model == "Model1"
 
 
 def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):
@@ -151,7 +142,8 @@ def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):
     [settings] = [cell for cell in notebook.cells if 'TRAINING = "resume"' in cell.source]
     settings.source = settings.source.replace('TRAINING = "resume"', 'TRAINING = "reference"')
     nbclient.NotebookClient(notebook, timeout=300).execute()
-    assert any("Not trained here" in printed(cell) for cell in notebook.cells if "outputs" in cell)
+    run = str(common.read_run("Model3"))
+    assert any(run in printed(cell) for cell in notebook.cells if "outputs" in cell)
     ours, shipped = (common.open_picture(folder / "Model3.png").astype(int)
                      for folder in (Path("build"), ROOT))
     assert np.abs(ours - shipped).max() <= 1  # versions and backends may round otherwise
@@ -164,37 +156,16 @@ import sys
 sys.path[:0] = sys.argv[1:]
 import common, notebooks, numpy
 model = notebooks.network("Model3")
-common.load_reference(model, batch_size=32, noise_std=0.1, seed=0)
+common.load_reference(model, common.read_run("Model3"))
 numpy.save("other.npy", common.denoise(model, common.noisy_picture()))
 """
 
 
 @pytest.mark.skipif(not importlib.util.find_spec(OTHER), reason=f"{OTHER} is not installed")
 def test_another_backend_gives_the_same_picture():
-    model = notebooks.network("Model3")
-    common.load_reference(model, **SETTINGS)
+    model, _ = load("Model3")
     ours = common.denoise(model, common.noisy_picture())
     subprocess.run([sys.executable, "-c", DENOISE, str(ROOT), str(ROOT / "tests")], check=True,
                    env={**os.environ, "KERAS_BACKEND": OTHER})
     theirs = np.load("other.npy")
     assert np.abs(ours.astype(int) - theirs).max() <= 1
-
-
-def test_no_colour_cast(name):
-    [on_test, on_picture] = [re.findall(r"[+-]\d+\.\d+", printed(cell))
-                             for cell in code_cells(name) if "colour_cast" in cell.source]
-    assert len(on_test) == len(on_picture) == 3
-    assert max(abs(float(error)) for error in on_test) <= 0.25
-    # Model1's green misses the goal of 0.25: see the README's results.
-    assert max(abs(float(error)) for error in on_picture) <= (0.5 if name == "Model1" else 0.25)
-
-
-def test_colour_cast_is_measured_away_from_black_and_white():
-    clean = np.full((10, 10, 3), 0.5, np.float32)
-    images = clean + np.float32([0.01, 0, -0.02])
-    images[0], images[1] = 0.29, 0.71  # within three times 0.1 of black and of white
-    for noise_std in (0.1, 0.2):
-        cast = common.colour_cast(clean, images, noise_std)
-        np.testing.assert_allclose(cast, [2.55, 0, -5.1], atol=1e-3)
-    cast = common.colour_cast(clean, images, 0.09)
-    np.testing.assert_allclose(cast, 255 * np.mean(images - clean, axis=(0, 1)), atol=1e-3)

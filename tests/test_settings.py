@@ -1,7 +1,10 @@
 """The environment variables that redirect a notebook."""
 
+import json
+import os
 import pathlib
 import re
+import subprocess
 import sys
 import types
 
@@ -61,6 +64,8 @@ def test_a_misspelt_variable_is_refused(monkeypatch):
 def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
     assert common.checkpoint_folder("checkpoints") == tmp_path / "drive"
+    variables = notebooks.built("Model1", notebooks.few_images(), epochs=1)
+    assert variables["CHECKPOINTS"] == tmp_path / "drive"
 
 
 @pytest.mark.parametrize("folder, mounted", [("/content/drive/MyDrive/denoising", True),
@@ -72,6 +77,36 @@ def test_checkpoints_on_drive_mount_it_in_colab(monkeypatch, folder, mounted):
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
     assert common.checkpoint_folder(folder) == pathlib.Path(folder)
     assert asked == (["/content/drive"] if mounted else [])
+
+
+def test_a_refused_drive_is_one_clear_line(monkeypatch):
+    def refuse(folder):
+        raise ValueError("mount failed")
+
+    drive = types.SimpleNamespace(mount=refuse)
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    with pytest.raises(common.Halt, match='not mounted .mount failed.*CHECKPOINTS = "checkpoints"'):
+        common.checkpoint_folder("/content/drive/MyDrive")
+
+
+def test_drive_is_mounted_at_the_settings_and_nowhere_else(name):
+    assert "common.checkpoint_folder(CHECKPOINTS)" in notebooks.code_with(name, "planned_epochs")
+    source = (notebooks.ROOT / "common.py").read_text()
+    assert source.count("checkpoint_folder(") == 1 and source.count(".mount(") == 1
+
+
+def test_kerass_own_settings_do_not_change_the_networks(tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps(
+        {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 1e-3}))
+    code = ("import common, notebooks, keras\n"
+            "model = notebooks.network('Model3')\n"
+            "print(model.output_shape, model.compute_dtype, keras.config.epsilon())")
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        env={**os.environ, "KERAS_HOME": str(tmp_path),
+             "PYTHONPATH": f"{notebooks.ROOT}:{notebooks.ROOT / 'tests'}"})
+    assert process.stdout.splitlines()[-1] == "(None, None, None, 3) float32 1e-07"
 
 
 def test_settings_in_the_readme_are_the_notebooks():

@@ -1,5 +1,6 @@
-"""Training: order of the images, checkpoints, stopping, and what the display says."""
+"""Training: the order of the images, checkpoints, Stop, and what the display shows."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jupyter_client
 import keras
 import numpy as np
 import pytest
@@ -16,9 +19,6 @@ import pytest
 import brief_training
 import common
 import notebooks
-
-SETTINGS = {"epochs": 2, "batch_size": 32, "noise_std": 0.1, "seed": 0}
-
 
 same_sums = pytest.mark.skipif(common._gpus(), reason="a GPU does not repeat its sums bit by bit")
 
@@ -28,21 +28,32 @@ def data(photographs):
     return common.Data("photographs", photographs.train[:80], photographs.test[:8])
 
 
-def network(name):
-    """Build and compile as the notebook does, for a run with SETTINGS on 80 images."""
-    images = common.Data("80 images", range(80), range(0))
-    return notebooks.built(name, images, SETTINGS["epochs"])["model"]
-
-
-def small_network():
+def small_network(optimizer=keras.optimizers.Adam, loss="mse", rate=1e-3, noise_std=0.1,
+                  activation="linear", name=None, **convolution):
     """A network that is quick to compile, for tests of what is around the training."""
     keras.utils.set_random_seed(0)
     image = keras.Input((None, None, 3), name="clean")
-    noisy = keras.layers.GaussianNoise(0.1, name="noise")(image)
-    denoised = keras.layers.Conv2D(3, 3, padding="same", name="conv")(noisy)
-    model = keras.Model(image, denoised, name="Small")
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
+    noisy = keras.layers.GaussianNoise(noise_std)(image)
+    x = keras.layers.Conv2D(3, 3, padding="same", **convolution)(noisy)
+    x = keras.layers.Activation(activation, name=name)(x)
+    model = keras.Model(image, keras.layers.Add()([noisy, x]), name="Small")
+    model.compile(optimizer=optimizer(rate), loss=loss)
     return model
+
+
+def train(model, data, epochs=2, training="resume", folder="checkpoints", batch_size=32, seed=0):
+    """Train `model` by the notebooks' own cell. Returns the Run."""
+    clean = common.to_float(data.test)
+    return notebooks.train({
+        "NAME": "Model1", "common": common, "model": model, "data": data, "EPOCHS": epochs,
+        "NOISE_STD": 0.1, "TRAINING": training, "CHECKPOINTS": folder,
+        "noisy": common.noisy_picture(), "batches": common.Batches(data.train, batch_size, seed),
+        "validation": (common.add_noise(clean, 0.1, seed), clean)})
+
+
+def built(name, data, folder, epochs=2):
+    """Return the variables of the notebook `name`, about to train its own network."""
+    return notebooks.built(name, data, epochs, TRAINING="resume", CHECKPOINTS=folder)
 
 
 def weights(model):
@@ -54,24 +65,41 @@ def assert_same(these, those):
         np.testing.assert_array_equal(this, that)
 
 
-def stop_training_in(monkeypatch, epoch, step):
-    """Raise KeyboardInterrupt, as the stop button does, at this epoch and step (from 0)."""
-    original = common._LiveDisplay.on_train_batch_end
+def timeless(run):
+    return run._replace(seconds=len(run.seconds), date="")
+
+
+@contextlib.contextmanager
+def stop_in(epoch, step):
+    """Raise KeyboardInterrupt, as Stop does, at this epoch and step (from 0)."""
+    original = common.LiveDisplay.on_train_batch_end
 
     def stopping(self, batch, logs=None):
         original(self, batch, logs)
-        if (self.epoch, batch) == (epoch, step):
+        if (self.checkpoints.finished, batch) == (epoch, step):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(common._LiveDisplay, "on_train_batch_end", stopping)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common.LiveDisplay, "on_train_batch_end", stopping)
+        patch.setattr(common.time, "sleep", lambda seconds: None)  # it waits for other clicks
+        yield
+
+
+def epochs_kept(folder="checkpoints"):
+    """Return the epochs of a run's checkpoints, and whatever else lies in their folder."""
+    return sorted(re.sub(r"Small-\w{16}\.000(\d\d)\.npz", r"\1", path.name)
+                  for path in Path(folder).iterdir())
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     images = np.arange(80, dtype=np.uint8).reshape(80, 1, 1, 1)
 
     def order(seed, epoch):
-        batches = common.Batches(images, 32, seed, epoch)
+        batches = common.Batches(images, 32, seed)
+        batches.shuffle(epoch)
         assert [len(batches[i][0]) for i in range(len(batches))] == [32, 32, 16]
+        for inputs, targets in (batches[i] for i in range(len(batches))):
+            np.testing.assert_array_equal(inputs, targets)
         seen = np.concatenate([batches[i][0] for i in range(len(batches))])
         assert seen.dtype == np.float32
         return np.round(seen.ravel() * 255).astype(int).tolist()
@@ -81,258 +109,192 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     assert len({tuple(order(*which)) for which in [(0, 0), (0, 1), (1, 0), (1, 1)]}) == 4
 
 
-def test_input_and_target_are_the_clean_images(data):
-    inputs, targets = common.Batches(data.train, 32, 0, 0)[0]
-    np.testing.assert_array_equal(inputs, targets)
-    assert 0 <= inputs.min() < 0.5 < inputs.max() <= 1
+def test_one_long_fit_takes_each_epochs_own_order(monkeypatch, data):
+    original, taken = common.Batches.__getitem__, []
+
+    def recording(self, index):
+        taken.append((tuple(self.order), index))
+        return original(self, index)
+
+    monkeypatch.setattr(common.Batches, "__getitem__", recording)
+    train(small_network(), data, epochs=4)
+    batches, expected = common.Batches(data.train, 32, 0), []
+    for epoch in range(4):
+        batches.shuffle(epoch)
+        expected += [(tuple(batches.order), index) for index in range(3)]
+    assert sorted(taken[-9:]) == sorted(expected[-9:])
+    assert set(taken) == set(expected)
+
+
+def test_the_noise_hangs_on_seed_and_epoch_and_layer(data):
+    image = keras.Input((None, None, 3))
+    noises = [keras.layers.GaussianNoise(0.1) for _ in range(2)]
+    model = keras.Model(image, noises[1](noises[0](image)), name="Small")
+    model.compile(loss="mse")
+    clean = common.to_float(data.test)
+    checkpoints = common.Checkpoints(model, common.Batches(data.train, 32, 0), (clean / 2, clean),
+                                     data="few", epochs=1, noise_std=0.1)
+
+    def drawn(seed, epoch):
+        checkpoints.batches.seed = seed
+        checkpoints.on_epoch_begin(epoch)
+        return [np.array(noise(clean, training=True)).tobytes() for noise in noises]
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert len({*drawn(0, 0), *drawn(0, 1), *drawn(1, 0)}) == 6
 
 
 @same_sums
-def test_stopped_run_goes_on_and_ends_like_one_that_was_not(monkeypatch, tmp_path, data, capsys):
-    monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "whole"))
-    whole = network("Model3")
-    expected = common.train(whole, data, **SETTINGS)
-    assert len(expected["loss"]) == len(expected["psnr"]) == 2
-
-    monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "stopped"))
-    stopped = network("Model3")
-    with monkeypatch.context() as patch:
-        stop_training_in(patch, epoch=1, step=1)
-        run = common.train(stopped, data, **SETTINGS)
-    assert run["loss"] == expected["loss"][:1]
-    assert "after epoch 1 of 2" in capsys.readouterr().out
-
-    again = network("Model3")
-    run = common.train(again, data, **SETTINGS)
-    assert "Going on after epoch 1 of 2" in capsys.readouterr().out
-    for key in ("loss", "psnr", "curve", "learning_rate"):
-        assert run[key] == expected[key]
-    assert_same(weights(again), weights(whole))
+def test_stopped_run_goes_on_elsewhere_and_ends_like_one_that_was_not(data, capsys, monkeypatch):
+    whole, stopped, again = (built("Model3", data, folder) for folder in ("a", "b", "b"))
+    expected = notebooks.train(whole)
+    assert len(expected.loss) == len(expected.psnr) == 2
+    with stop_in(epoch=1, step=1):
+        run = notebooks.train(stopped)
+        after_one = weights(stopped["model"])
+        assert run == notebooks.train(stopped)
+    assert run.loss == expected.loss[:1]
+    assert_same(weights(stopped["model"]), after_one)
+    assert capsys.readouterr().out.count("Stopped: back at the end of epoch 1 of 2") == 2
+    monkeypatch.setattr(common, "describe_backend", lambda: "another device")
+    run = notebooks.train(again)
+    assert run.backend == f"{expected.backend}, then another device"
+    assert timeless(run)._replace(backend=expected.backend) == timeless(expected)
+    assert_same(weights(again["model"]), weights(whole["model"]))
 
 
-@same_sums
-def test_stopping_twice_puts_the_network_back_twice(monkeypatch, data):
-    model = small_network()
-    stop_training_in(monkeypatch, epoch=1, step=1)
-    common.train(model, data, **SETTINGS)
-    after_one = weights(model)
-    run = common.train(model, data, **SETTINGS)
-    assert len(run["loss"]) == 1
-    assert_same(weights(model), after_one)
-
-
-def test_stopping_in_the_first_epoch_leaves_the_network_as_it_began(monkeypatch, data, capsys):
+def test_stop_in_the_first_epoch_is_an_error_and_the_cell_can_run_again(data):
     model = small_network()
     before = weights(model)
-    stop_training_in(monkeypatch, epoch=0, step=1)
-    run = common.train(model, data, **SETTINGS)
+    with stop_in(epoch=0, step=1), pytest.raises(common.Halt, match="no trained network"):
+        train(model, data)
     assert_same(weights(model), before)
-    assert run["loss"] == run["curve"] == []
-    common.plot_curves(run)
-    assert "before the first epoch had finished" in capsys.readouterr().out
+    assert len(train(model, data).loss) == 2
 
 
-def test_finished_run_is_not_trained_again(monkeypatch, data, capsys):
-    first = small_network()
-    run = common.train(first, data, **SETTINGS)
-    second = small_network()
-    monkeypatch.setattr(second, "fit", lambda *a, **k: pytest.fail("trained again"))
-    assert common.train(second, data, **SETTINGS) == run
+IN_A_KERNEL = """
+import sys
+sys.path[:0] = {path}
+import test_training
+data = test_training.common._photographs()
+test_training.train(test_training.small_network(), data, batch_size=1)
+"""
+
+
+def test_several_stops_in_a_kernel_end_the_queue_by_one_line():
+    manager, client = jupyter_client.manager.start_new_kernel()
+    try:
+        path = [str(notebooks.ROOT), str(notebooks.ROOT / "tests")]
+        training = client.execute(IN_A_KERNEL.format(path=path))
+        behind = client.execute("1 + 1")
+        while "Epoch 1/2, step" not in str(client.get_iopub_msg(timeout=120)["content"]):
+            pass
+        for _ in range(4):
+            manager.interrupt_kernel()
+            time.sleep(0.2)
+        replies = {}
+        while not {training, behind} <= replies.keys():
+            reply = client.get_shell_msg(timeout=60)
+            replies[reply["parent_header"]["msg_id"]] = reply["content"]
+    finally:
+        manager.shutdown_kernel(now=True)
+    assert replies[behind]["status"] == "aborted"
+    [line] = replies[training]["traceback"]
+    assert line.startswith("Halt: Stopped in the first epoch") and "\n" not in line
+
+
+def test_finished_run_is_not_trained_again(data, capsys):
+    first, second = small_network(), small_network()
+    run = train(first, data)
+    steps = int(first.optimizer.iterations)
+    assert train(second, data) == run
     assert_same(weights(second), weights(first))
-    assert "finished, so it was not trained again: checkpoints" in capsys.readouterr().out
+    assert int(second.optimizer.iterations) == steps == 6
+    assert capsys.readouterr().out.rstrip().endswith(str(run))
 
 
-def test_every_setting_names_a_checkpoint_of_its_own(data):
-    def path(name="Model2", data=data, loss="mse", rate=1e-3, model=None, **changes):
-        model = model or network(name)
-        schedule = keras.optimizers.schedules.CosineDecay(rate, 100)
-        model.compile(optimizer=keras.optimizers.Adam(schedule), loss=loss)
-        return common._checkpoint_name(model, data, {**SETTINGS, **changes})
+def test_everything_that_shapes_a_run_names_it(data):
+    def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0):
+        run = common.Run("Small", "few", 80, 8, epochs, batch_size, noise_std, seed, *8 * [None])
+        batches = common.Batches(data.train, batch_size, seed)
+        return common._key(model, run, batches, common.to_float(data.test))
 
-    source = network("Model2")
+    source = notebooks.network("Model2")
     shallower = keras.Model(source.input, source.get_layer("conv4").output, name="Model2")
-    other_data = data._replace(train=data.train[::-1])
-    other_test = data._replace(test=data.test[::-1])
-    paths = [path(), path("Model1"), path("Model3"), path(data=other_data), path(data=other_test),
-             path(loss="mae"), path(epochs=3), path(batch_size=16), path(noise_std=0.2),
-             path(seed=1), path(rate=2e-3), path(model=shallower)]
-    assert len(set(paths)) == len(paths)
-    assert path() == paths[0]
+    shallower.compile(optimizer=common.Muon(1e-3), loss="mse")
+    keys = [key(small_network()), key(notebooks.network("Model3")), key(source), key(shallower),
+            key(small_network(), data._replace(train=data.train[::-1])),
+            key(small_network(), data._replace(test=data.test[::-1])),
+            key(small_network(), epochs=3), key(small_network(), batch_size=16),
+            key(small_network(), seed=1), key(small_network(noise_std=0.2)),
+            key(small_network(rate=2e-3)), key(small_network(common.Muon)),
+            key(small_network(noise_std=0.0)), key(small_network(noise_std=0.0), noise_std=0.2),
+            key(small_network(activation="relu", name="relu")),
+            key(small_network(activation="tanh", name="tanh")),
+            key(small_network(dilation_rate=2))]
+    assert len(set(keys)) == len(keys)
+    # Keras counts its own names up: add, add_1, … in the second network of one process.
+    keras.backend.clear_session()
+    assert {key(small_network()) for _ in range(3)} == {keys[0]}
 
 
 def test_trained_network_is_not_taken_for_a_fresh_one(data):
     model = small_network()
-    common.train(model, data, **SETTINGS)
-    with pytest.raises(RuntimeError, match="run the cell that builds it"):
-        common.train(model, data, **{**SETTINGS, "epochs": 3})
+    train(model, data)
+    with pytest.raises(common.Halt, match="run the cell that builds it"):
+        train(model, data, epochs=3)
     shutil.rmtree("checkpoints")
-    with pytest.raises(RuntimeError, match="run the cell that builds it"):
-        common.train(model, data, **SETTINGS)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
-    with pytest.raises(RuntimeError, match="run the cell that builds it"):
-        common.train(model, data, **SETTINGS)
+    with pytest.raises(common.Halt, match="run the cell that builds it"):
+        train(model, data)
 
 
-def test_run_stopped_in_its_first_epoch_can_start_again(monkeypatch, data):
-    model = small_network()
-    with monkeypatch.context() as patch:
-        stop_training_in(patch, epoch=0, step=1)
-        common.train(model, data, **SETTINGS)
-    assert len(common.train(model, data, **SETTINGS)["loss"]) == 2
+@pytest.mark.parametrize("owner, function, number, kept", [
+    (Path, "mkdir", 0, None), (np, "savez", 2, ["00", "01"]), (os, "replace", 0, []),
+    (os, "replace", 1, ["00"]), (os, "replace", 2, ["00", "01"]),
+    (Path, "unlink", 0, ["00", "01", "02"])])
+def test_fault_of_writing_is_a_clear_error_and_loses_one_epoch_at_most(
+        monkeypatch, data, owner, function, number, kept):
+    original, done = getattr(owner, function), []
 
-
-def checkpoints():
-    """Return the names of the files in the folder of the checkpoints, less the run's key."""
-    return sorted(path.name.partition(".")[2] for path in Path("checkpoints").iterdir())
-
-
-def epochs_in(name):
-    [path] = [each for each in Path("checkpoints").iterdir() if each.name.split(".", 1)[1] == name]
-    return len(common._read_checkpoint(path)[0]["loss"])
-
-
-def fail_at_write(monkeypatch, number):
-    """Let writing the checkpoint of this number (from 0) fail half-way, as on a full disk."""
-    original = np.savez
-    written = []
-
-    def full(file, **arrays):
-        if len(written) == number:
-            file.write(b"half a checkpoint")
+    def failing(*args, **options):
+        if ".part" not in str(args[0]) or function in ("savez", "replace"):
+            done.append(args)
+        if len(done) > number:
             raise OSError(28, "No space left on device")
-        written.append(True)
-        original(file, **arrays)
-
-    monkeypatch.setattr(np, "savez", full)
-
-
-def test_full_disk_stops_with_a_clear_error_and_leaves_the_last_good_checkpoint(monkeypatch, data):
-    model = small_network()
-    with monkeypatch.context() as patch:
-        fail_at_write(patch, 2)
-        with pytest.raises(common.CheckpointError, match="(?s)No space left.*Make room there"):
-            common.train(model, data, **SETTINGS)
-    assert checkpoints() == ["npz", "previous.npz"]
-    assert (epochs_in("npz"), epochs_in("previous.npz")) == (1, 0)
-    assert len(common.train(model, data, **SETTINGS)["loss"]) == 2
-
-
-def test_checkpoints_can_be_taken_to_another_folder(monkeypatch, data, capsys):
-    with monkeypatch.context() as patch:
-        fail_at_write(patch, 2)
-        with pytest.raises(common.CheckpointError, match=r"move the files Small-\w+\.\* "):
-            common.train(small_network(), data, **SETTINGS)
-    Path("checkpoints").rename("elsewhere")
-    common.train(small_network(), data, **SETTINGS, checkpoints="elsewhere")
-    assert "Going on after epoch 1 of 2" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("rename", range(5))  # two epochs: 0 | 1 and its previous | 2, likewise
-def test_fault_between_two_renames_loses_one_epoch_at_most(monkeypatch, data, rename):
-    original, done = os.replace, []
-
-    def failing(*paths):
-        if len(done) == rename:
-            raise OSError(5, "Input/output error")
-        done.append(paths)
-        original(*paths)
+        return original(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", failing)
-        with pytest.raises(common.CheckpointError, match="Input/output error"):
-            common.train(small_network(), data, **SETTINGS)
-    if rename:
-        path = common._checkpoint_name(small_network(), data, SETTINGS)
-        run, _ = common._newest_checkpoint(Path("checkpoints", path))
-        assert len(run["loss"]) == (rename - 1) // 2
-    assert len(common.train(small_network(), data, **SETTINGS)["loss"]) == 2
-
-
-def test_unwritable_folder_shows_before_the_first_epoch(monkeypatch, data):
-    model = small_network()
-
-    def locked(path, *args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model, "fit", lambda *a, **k: pytest.fail("training began"))
-        patch.setattr(Path, "mkdir", locked)
-        with pytest.raises(common.CheckpointError, match="checkpoints.*Permission denied"):
-            common.train(model, data, **SETTINGS)
-    assert len(common.train(model, data, **SETTINGS)["loss"]) == 2
+        patch.setattr(owner, function, failing)
+        with pytest.raises(common.Halt, match=r"No space left.*move the files Small-\w+\.\* "):
+            train(small_network(), data)
+    if kept is not None:  # else the training did not begin
+        assert epochs_kept() == kept
+        Path("checkpoints").rename("elsewhere")
+    assert len(train(small_network(), data, folder="elsewhere").loss) == 2
+    assert epochs_kept("elsewhere")[-2:] == ["01", "02"]
 
 
 @same_sums
-@pytest.mark.parametrize("damage", [lambda content: content[:-1000], lambda content: b"",
-                                    lambda content: content.replace(content[900:1000], 100 * b"?")])
-def test_damaged_checkpoint_is_set_aside_for_the_one_before_it(data, capsys, damage):
-    whole = small_network()
-    expected = common.train(whole, data, **SETTINGS)
-    [newest] = [path for path in Path("checkpoints").iterdir() if "previous" not in path.name]
-    newest.write_bytes(damage(newest.read_bytes()))
-    again = small_network()
-    run = common.train(again, data, **SETTINGS)
-    output = capsys.readouterr().out
-    assert re.search(r"damaged \(.*\) and was set aside as checkpoints.*damaged\.", output)
-    assert "Going on after epoch 1 of 2" in output
-    assert checkpoints() == ["damaged", "npz", "previous.npz"]
-    assert run["loss"] == expected["loss"]
+@pytest.mark.parametrize("damage, files", [
+    (lambda content: content[:-1000], 1), (lambda content: b"", 1), (lambda content: b"", 2),
+    (lambda content: content.replace(content[900:1000], 100 * b"?"), 1)])
+def test_damaged_checkpoints_are_set_aside_for_the_one_before(data, capsys, damage, files):
+    whole, again = small_network(), small_network()
+    expected = train(whole, data)
+    for path in sorted(Path("checkpoints").iterdir(), reverse=True)[:files]:
+        path.write_bytes(damage(path.read_bytes()))
+    run = train(again, data)
+    reports = re.findall(r"damaged \(.*\) and was set aside as checkpoints.*damaged\.",
+                         capsys.readouterr().out)
+    assert len(reports) == len(list(Path("checkpoints").glob("*.damaged"))) == files
+    assert (run.seconds[0] == expected.seconds[0]) is (files == 1)
+    assert timeless(run) == timeless(expected)
     assert_same(weights(again), weights(whole))
 
 
-def test_several_steps_a_call_as_on_a_gpu_change_nothing(monkeypatch, tmp_path, data):
-    one = network("Model3")
-    expected = common.train(one, data, **SETTINGS)
-    monkeypatch.setattr(common, "_gpus", lambda: ["gpu:0"])
-    monkeypatch.setattr(common, "STEPS_PER_CALL_ON_GPU", 2)
-    several = network("Model3")
-    run = common.train(several, data, **SETTINGS, checkpoints=tmp_path / "gpu")
-    clean = common.to_float(data.test)
-    assert several.evaluate(clean, clean, batch_size=4, verbose=0) == pytest.approx(
-        one.evaluate(clean, clean, batch_size=4, verbose=0), rel=1e-4)
-    np.testing.assert_allclose(run["loss"], expected["loss"], rtol=1e-5)
-    np.testing.assert_allclose(run["psnr"], expected["psnr"], rtol=1e-5)
-    assert [epoch for epoch, _ in run["curve"]] == pytest.approx([2 / 3, 1, 5 / 3, 2])
-
-
-@same_sums
-def test_where_both_checkpoints_are_damaged_training_starts_anew(data, capsys):
-    expected = common.train(small_network(), data, **SETTINGS)
-    for path in Path("checkpoints").iterdir():
-        path.write_bytes(b"damaged")
-    run = common.train(small_network(), data, **SETTINGS)
-    assert run["loss"] == expected["loss"]
-    assert capsys.readouterr().out.count("was set aside") == 2
-
-
-@same_sums
-def test_one_setting_trains_afresh(monkeypatch, data, capsys):
-    finished = common.train(small_network(), data, **SETTINGS)
-    again = common.train(small_network(), data, **SETTINGS, training="afresh")
-    assert again["seconds"] != finished["seconds"]
-    assert again["loss"] == finished["loss"]
-    output = capsys.readouterr().out
-    assert 'Now set TRAINING = "resume"' in output and "not trained again" not in output
-    stop_training_in(monkeypatch, epoch=1, step=1)
-    model = small_network()
-    common.train(model, data, **SETTINGS, training="afresh")
-    assert 'Run this cell again, with TRAINING = "resume", to go on' in capsys.readouterr().out
-    assert len(common.train(model, data, **SETTINGS)["loss"]) == 1
-    assert "Going on after epoch 1" in capsys.readouterr().out
-
-
-def test_run_that_goes_on_elsewhere_names_both_backends(monkeypatch, data):
-    model = small_network()
-    with monkeypatch.context() as patch:
-        stop_training_in(patch, epoch=1, step=1)
-        begun = common.train(model, data, **SETTINGS)
-    monkeypatch.setattr(common, "describe_backend", lambda: "another device")
-    finished = common.train(model, data, **SETTINGS)
-    assert finished["backend"] == f"{begun['backend']}, then another device"
-
-
 def test_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(monkeypatch, data):
-    common.train(small_network(), data, **SETTINGS)
+    train(small_network(), data)
 
     def locked(path):
         raise PermissionError(13, "Permission denied")
@@ -340,13 +302,49 @@ def test_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(monkeypatch, da
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", locked)
         with pytest.raises(PermissionError):
-            common.train(small_network(), data, **SETTINGS)
-    assert checkpoints() == ["npz", "previous.npz"]
+            train(small_network(), data)
+    assert epochs_kept() == ["01", "02"]
 
 
-def test_an_unknown_way_to_train_is_refused(data):
-    with pytest.raises(ValueError, match="TRAINING is 'anew'; it must be \"resume\""):
-        common.train(small_network(), data, **SETTINGS, training="anew")
+@same_sums
+def test_restart_begins_anew_and_replaces_the_old_run_after_an_epoch(data):
+    finished = train(small_network(), data)
+    with stop_in(epoch=0, step=1), pytest.raises(common.Halt):
+        train(small_network(), data, training="restart")
+    assert train(small_network(), data) == finished
+    with stop_in(epoch=1, step=1):
+        train(small_network(), data, training="restart")
+    assert epochs_kept() == ["00", "01"]
+    again = train(small_network(), data, training="restart")
+    assert again.seconds[0] != finished.seconds[0] and again.loss == finished.loss
+
+
+@same_sums
+def test_several_steps_a_call_as_on_a_gpu_change_nothing(monkeypatch, data):
+    one = built("Model3", data, "one")
+    expected = notebooks.train(one)
+    monkeypatch.setattr(common, "STEPS_PER_CALL", 2)
+    several = built("Model3", data, "two")
+    run = notebooks.train(several)
+    np.testing.assert_allclose(run.loss, expected.loss, rtol=1e-5)
+    np.testing.assert_allclose(run.psnr, expected.psnr, rtol=1e-5)
+    assert [epoch for epoch, _ in run.curve] == pytest.approx([2 / 3, 1, 5 / 3, 2])
+    images = several["noisy_test"]
+    predicted = [each["model"].predict(images, batch_size=3, verbose=0) for each in (one, several)]
+    assert predicted[1].shape == images.shape
+    np.testing.assert_allclose(*predicted, atol=1e-4)
+    pictures = [common.denoise(each["model"], images[0]) for each in (one, several)]
+    np.testing.assert_allclose(*pictures, atol=1e-4)
+
+
+def test_unknown_settings_are_refused(data):
+    with pytest.raises(common.Halt, match="TRAINING is 'anew'; it must be \"resume\""):
+        train(small_network(), data, training="anew")
+    for other in ({"loss": "mae"}, {"kernel_regularizer": "l2"},
+                  {"loss": keras.losses.MeanSquaredError(reduction="sum")}):
+        with pytest.raises(common.Halt, match='compile with loss="mse"'):
+            train(small_network(**other), data)
+    train(small_network(loss=keras.losses.MeanSquaredError()), data)
 
 
 def brief_training_in_a_process(*moment):
@@ -360,54 +358,53 @@ def brief_training_in_a_process(*moment):
 
 @same_sums
 def test_killed_run_goes_on_and_ends_like_one_that_was_not(monkeypatch):
-    assert "Going on" not in brief_training_in_a_process(0, 1)
-    assert "Going on" not in brief_training_in_a_process(1, 2)
-    assert "Going on after epoch 1 of 5" in brief_training_in_a_process(3, 0)
-    assert "Going on after epoch 3 of 5" in brief_training_in_a_process()
-    monkeypatch.setenv("DENOISE_CHECKPOINTS", "elsewhere")
-    result, expected = brief_training.read("result.npz"), brief_training.train(epochs=5)
+    for moment, finished in [((0, 1), 0), ((1, 2), 0), ((3, 0), 1), ((), 3)]:
+        assert f"begins after {finished} epochs" in brief_training_in_a_process(*moment)
+    result, expected = brief_training.read("result.npz"), brief_training.train(5, "elsewhere")
     assert brief_training.same(result, expected)
-    assert len(result[0]["loss"]) == len(result[0]["seconds"]) == 5
+    assert len(result[0].loss) == len(result[0].seconds) == 5
     other = (expected[0], [*expected[1][:-1], expected[1][-1] + 1])
     assert not brief_training.same(result, other)
 
 
 def test_run_says_what_it_was(data):
-    run = common.train(small_network(), data, **{**SETTINGS, "epochs": 1})
-    assert json.loads(json.dumps(run)) == run
-    assert run["data"] == "photographs"
-    assert run["seconds"][0] > 0
-    clean = common.to_float(data.test)
-    assert run["noisy_psnr"] == common.psnr(clean, common.add_noise(clean, 0.1, 0))
-    text = common.describe_run(run)
-    assert "Trained for 1 epoch on photographs (80 images)" in text
-    assert "on 8 noisy test images" in text
+    variables = built("Model2", data, "checkpoints", epochs=1)
+    run = notebooks.train(variables)
+    assert common.Run(**json.loads(json.dumps(run._asdict()))) == run
+    assert run[:8] == ("Model2", "photographs", 80, 8, 1, 32, 0.1, 0)
+    clean, noisy = variables["clean_test"], variables["noisy_test"]
+    assert run.noisy_psnr == common.psnr(clean, noisy)
+    denoised = variables["model"].predict(noisy, verbose=0)
+    assert run.psnr == [pytest.approx(common.psnr(clean, denoised), abs=1e-3)]
+    assert "Trained for 1 epoch on photographs (80 images)" in str(run)
+    assert f"PSNR {run.psnr[0]:.2f} dB on 8 validation images" in str(run)
 
 
-def test_curve_averages_add_up_to_the_loss_of_the_epoch(data):
-    run = common.train(small_network(), data, **SETTINGS)
-    epochs, losses = np.array(run["curve"]).T
+def test_a_network_that_learned_nothing_denoises_no_picture(data):
+    run = train(small_network(), data)
+    common.require_trained(run._replace(psnr=[run.noisy_psnr + 0.1]))
+    for reached in (run.noisy_psnr, float("nan")):
+        with pytest.raises(common.Halt, match="has not learned to denoise"):
+            common.require_trained(run._replace(psnr=[30.0, reached]))
+
+
+def test_the_curve_shows_the_loss_of_the_batches(data):
+    model = small_network(rate=0.0, noise_std=0.0)
+    run = train(model, data)
+    batches, expected = common.Batches(data.train, 32, 0), []
+    for epoch in range(2):
+        batches.shuffle(epoch)
+        for clean, _ in (batches[i] for i in range(3)):
+            expected.append(np.mean((model.predict(clean, verbose=0) - clean) ** 2))
+    epochs, losses = np.array(run.curve).T
     np.testing.assert_allclose(epochs, [1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
-    np.testing.assert_allclose(losses.reshape(2, 3).mean(axis=1), run["loss"], rtol=1e-4)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
-def display_at(epochs, step, seconds_a_step):
-    run = {"epochs": epochs, "steps": 1000, "psnr": [], "monitored_images": 2000}
-    display = common._LiveDisplay(run)
-    display.epoch, display.first_step, display.start = 0, 1, 0
-    return display._progress(step, 0.005, (step - 1) * seconds_a_step)
-
-
-def test_display_shows_the_time_left_and_how_to_shorten_hours():
-    text = display_at(epochs=100, step=11, seconds_a_step=0.25)
-    assert "Epoch 1/100, step 11/1,000" in text
-    assert "6 h 57 min left" in text
-    assert "set EPOCHS = 7 (about 29 min)" in text
-
-
-def test_display_does_not_advise_on_short_runs():
-    text = display_at(epochs=1, step=11, seconds_a_step=0.25)
-    assert text.endswith("4 min left")
+def test_diverged_training_ends_in_one_clear_line(monkeypatch, data):
+    in_a_notebook(monkeypatch)
+    with pytest.raises(common.Halt, match="no numbers: its training went wrong"):
+        train(small_network(rate=1e30), data)
 
 
 class Handle:
@@ -420,16 +417,45 @@ class Handle:
         self.updates.append(content["text/plain"] if raw else content)
 
 
-def test_display_in_a_notebook_ends_with_the_result_and_the_curves(monkeypatch, data):
+def in_a_notebook(monkeypatch):
+    """Let displays be shown as in a notebook. Returns the list of their handles to be."""
     handles = []
     monkeypatch.setattr(common.IPython, "get_ipython", lambda: True)
     monkeypatch.setattr(common, "display", lambda *a, **k: handles.append(Handle()) or handles[-1])
-    run = common.train(small_network(), data, **SETTINGS)
-    status, curves = handles
-    assert status.updates[0].startswith("Epoch 1/2, step 1/3")
-    assert status.updates[-1] == common.describe_run(run)
-    assert isinstance(curves.updates[-1], common.PngImage)
-    assert curves.updates[-1].data.startswith(b"\x89PNG")
+    return handles
+
+
+def set_nothing(self, value):
+    pass
+
+
+@same_sums
+def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data):
+    plain, shown = (built("Model3", data, folder) for folder in ("a", "b"))
+    expected = notebooks.train(plain)
+    crops, original = [], common.denoise
+
+    def denoise(model, image):
+        crops.append(image)
+        return original(model, image)
+
+    handles = in_a_notebook(monkeypatch)
+    monkeypatch.setattr(common, "denoise", denoise)
+    monkeypatch.setattr(common.LiveDisplay, "next_figure", property(lambda self: 0, set_nothing),
+                        raising=False)
+    run = notebooks.train(shown)
+    status, figure = handles
+    assert status.updates[0].startswith("Epoch 1/2, step 1/3   loss 0.0")
+    assert status.updates[-1] == str(run)
+    assert len(figure.updates) == len(crops) == 8  # at the beginning, each step, and the end
+    assert all(each.data.startswith(b"\x89PNG") for each in figure.updates)
+    for crop in crops:  # 102 pixels, a fifth of the side, with her eyes in it
+        np.testing.assert_array_equal(crop, common.noisy_picture()[49:151, 159:261])
+    assert timeless(run) == timeless(expected)
+    assert_same(weights(shown["model"]), weights(plain["model"]))
+    again = built("Model3", data, "b")
+    notebooks.train(again)
+    assert handles[2].updates[-1] == str(run) and handles[3].updates[-1].data
 
 
 @pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (89, "89 s"), (90, "2 min"),
