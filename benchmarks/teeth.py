@@ -80,7 +80,7 @@ FAULTS = {
         "LiveDisplay(checkpoints, noisy)", "LiveDisplay(checkpoints, noisy[::-1])"),
     "the validation noise is drawn anew each epoch": in_notebook(
         "validation_data=validation", "validation_data=type('Fresh', (keras.utils.PyDataset,), {"
-        "'__len__': lambda self: 1, '__getitem__': lambda self, index: ("
+        "'__module__': '', '__len__': lambda self: 1, '__getitem__': lambda self, index: ("
         "common.add_noise(validation[1], NOISE_STD, None), validation[1])})()"),
     "the PNG is written without clipping": in_file("common.py", CLIP, ""),
     "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
