@@ -56,7 +56,7 @@ EXERCISES = [  # what it is, the notebook, and the changes: (old, new), each in 
      [("DEPTH = 5", IMPULSES), (NOISE, 'Impulses(0.032, name="noise")')]),
     ("7 the usual optimizer", "Model2",
      [("common.Muon(schedule)", "keras.optimizers.Adam(schedule)"),
-      ("LEARNING_RATE = 8e-3", "LEARNING_RATE = 2e-3")]),
+      ("LEARNING_RATE = 4e-3", "LEARNING_RATE = 2e-3")]),
 ]
 REPORT = '''import json
 try:
