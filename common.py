@@ -446,7 +446,7 @@ class Muon(keras.optimizers.Adam):
     `momentum` is μ. A kernel is wide with at least 16 channels in and out. `options` are Adam's.
     """
 
-    def __init__(self, learning_rate=8e-3, momentum=0.9, **options):
+    def __init__(self, learning_rate=4e-3, momentum=0.9, **options):
         super().__init__(learning_rate, **options)
         self.momentum = momentum
 

@@ -110,8 +110,7 @@ def test_no_colour_cast(name):
     [on_test, on_picture] = [re.findall(r"[+-]\d+\.\d+", printed(cell))
                              for cell in code_cells(name) if "colour_cast" in cell.source]
     assert len(on_test) == len(on_picture) == 3
-    assert max(abs(float(error)) for error in on_test) <= 0.25
-    assert max(abs(float(error)) for error in on_picture) <= 0.5  # see the README's results
+    assert max(abs(float(error)) for error in on_test + on_picture) <= 0.25
 
 
 def test_results_in_the_readme_are_the_notebooks():
