@@ -238,6 +238,34 @@ def test_everything_that_shapes_a_run_names_it(data):
     assert {key(small_network()) for _ in range(3)} == {keys[0]}
 
 
+HUNDRED_EPOCHS = {"Model1": "0d8be54e6c0559c6", "Model2": "e67c334f801b898a",
+                  "Model3": "dec8492cbeb4efdd"}
+
+
+@pytest.mark.skipif(not keras.__version__.startswith("3.15."), reason="pinned for Keras 3.15")
+def test_the_runs_of_a_hundred_epochs_are_found_again(name):
+    """Another key would train them anew, for hours. Black images stand in for CIFAR-10's."""
+    with stop_in(epoch=0, step=0), pytest.raises(common.Halt):
+        notebooks.train(built(name, notebooks.few_images(), "checkpoints", epochs=100))
+    assert Path(f"checkpoints/{name}-{HUNDRED_EPOCHS[name]}.00000.npz").exists()
+
+
+def test_a_checkpoint_of_an_earlier_day_is_read():
+    """frozen.npz is what small_network(Muon) left after the first of two epochs."""
+    data = notebooks.few_images()
+    with stop_in(epoch=0, step=0), pytest.raises(common.Halt):
+        train(small_network(common.Muon), data)
+    [path] = Path("checkpoints").iterdir()
+    shutil.copy(notebooks.ROOT / "tests" / "frozen.npz", str(path).replace(".00000.", ".00001."))
+    model = small_network(common.Muon)
+    with stop_in(epoch=1, step=0):
+        run = train(model, data)
+    frozen = np.load(notebooks.ROOT / "tests" / "frozen.npz", allow_pickle=False)
+    assert run.loss == [pytest.approx(0.196411, abs=1e-6)] and run.date == "2026-11-26"
+    values = [variable.numpy() for variable in model.weights + model.optimizer.variables]
+    assert_same(values, [frozen[f"variable{i:03d}"] for i in range(len(values))])
+
+
 def test_trained_network_is_not_taken_for_a_fresh_one(data):
     model = small_network()
     train(model, data)
