@@ -55,10 +55,7 @@ benchmark: .venv/installed
 	@.venv/bin/python benchmarks/benchmark.py
 
 recipe: cifar10
-	@.venv/bin/python benchmarks/recipe.py --steps 400
-	@.venv/bin/python benchmarks/recipe.py --steps 1404 --rows adam muon muon-8e-3
-	@.venv/bin/python benchmarks/recipe.py --steps 4212 --rows adam muon muon-2e-3 muon-8e-3 --seeds 0
-	@.venv/bin/python benchmarks/recipe.py --steps 14040 --rows muon muon-8e-3 --seeds 0
+	@.venv/bin/python benchmarks/recipe.py
 
 three_epochs: cifar10
 	@.venv/bin/python benchmarks/three_epochs.py

@@ -49,7 +49,7 @@ def test_shipped_files_are_small_and_complete(name):
     assert run[:3] == (name, "CIFAR-10", 49_927)
     assert (run.batch_size, run.noise_std, run.seed) == tuple(
         settings[setting] for setting in ("BATCH_SIZE", "NOISE_STD", "SEED"))
-    assert len(run.loss) == len(run.psnr) == len(run.seconds) == run.epochs >= 10
+    assert len(run.loss) == len(run.psnr) == len(run.seconds) == run.epochs >= 3
     assert run.curve[-1][0] == run.epochs
     assert run.backend.startswith("Keras ") and re.fullmatch(r"\d{4}-\d\d-\d\d", run.date)
 
