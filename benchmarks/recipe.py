@@ -1,10 +1,10 @@
 """Measure what each part of the training recipe is worth, on images held out of the training set.
 
 Usage: PYTHONPATH=.:tests python benchmarks/recipe.py   (make recipe)
-Trains each row of the PLAN once per model and seed, on the training set less its last 5,000 images,
-and scores it on those: PSNR over the whole set, noise of 0.1 unclipped. Rows with the same seed
-share the noise and the order of the images; the first weights too, where the initialisation is the same.
-DENOISE_DATA names the data. What stands in recipe.csv is not measured again.
+Trains each row of the PLAN once per model and seed, on the training set less its last 5,000
+images, and scores it on those: PSNR over the whole set, noise of 0.1 unclipped. Rows with the same
+seed share the noise and the order of the images; the first weights too, where the initialisation is
+the same. DENOISE_DATA names the data. What stands in recipe.csv is not measured again.
 """
 
 import csv
