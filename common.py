@@ -682,7 +682,8 @@ def _key(model, run, batches, clean):
     shape = json.dumps([model.get_config(), optimizer, run.epochs, run.batch_size, run.noise_std,
                         run.seed], sort_keys=True)
     # Names of layers, likewise: add, add_1, …. They stand as "name": "add" and as ["add", 0, 0].
-    names = {f'"{layer.name}"': f'"layer {i}"' for i, layer in enumerate(model.layers)}
+    names = {f'"{layer["config"]["name"]}"': f'"layer {i}"'
+             for i, layer in enumerate(model.get_config().get("layers", []))}
     shape = re.sub(r'(?<="name": )"[^"]*"|(?<=\[)"[^"]*"(?=, \d+, \d+\])',
                    lambda found: names.get(found[0], found[0]), shape)
     key = hashlib.sha256(shape.encode())

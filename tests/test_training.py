@@ -269,8 +269,9 @@ def test_a_checkpoint_of_an_earlier_day_is_read():
     model = wide_network()
     with stop_in(epoch=1, step=0):
         run = train(model, data)
-    assert run.loss == [pytest.approx(0.00316086, abs=1e-8)] and run.date == "2026-11-26"
     frozen = np.load(notebooks.ROOT / "tests" / "frozen.npz", allow_pickle=False)
+    kept = common.Run(**json.loads(str(frozen["run"])))
+    assert run._replace(backend="") == kept._replace(backend="")
     values = weights(model)
     assert_same(values, [frozen[f"variable{i:03d}"] for i in range(len(values))])
     for variable in model.optimizer.variables:  # each in its own place
