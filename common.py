@@ -760,7 +760,7 @@ class LiveDisplay(keras.callbacks.Callback):
         if self.status.in_notebook:
             self.figure = display({"text/plain": ""}, raw=True, display_id=True)
             self._draw()
-            self.next_figure = time.perf_counter() + 3  # the first compiles, so it is not timed
+            self.next_figure = time.perf_counter() + 3  # that one compiled: its time says nothing
         return self
 
     def __exit__(self, kind, error, trace):

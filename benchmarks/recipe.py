@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers
 
 import common
+from notebooks import NAMES
 
 HELD_OUT = 5000
 BATCH_SIZE = 32
@@ -47,7 +48,6 @@ PLAN = [  # steps, rows, seeds
     (4212, ["adam", "muon", "muon-2e-3", "muon-8e-3"], (0,)),
     (14040, ["muon", "muon-8e-3"], (0,)),
 ]
-MODELS = ("Model1", "Model2", "Model3")
 ONLY_IN = {"muon-8e-3-not-zero": ("Model2", "Model3"), "muon-8e-3-batchnorm-0.99": ("Model3",)}
 
 
@@ -116,9 +116,9 @@ def measured():
 
 def measure(data, steps, rows, seeds):
     """Train what recipe.csv lacks, and add it there."""
-    for name, seed, row in itertools.product(MODELS, seeds, rows):
+    for name, seed, row in itertools.product(NAMES, seeds, rows):
         key = (data.name, str(steps), name, row, str(seed))
-        if key in measured() or name not in ONLY_IN.get(row, MODELS):
+        if key in measured() or name not in ONLY_IN.get(row, NAMES):
             continue
         started = time.perf_counter()
         reached = run(name, ROWS[row], data, steps, seed)
@@ -134,9 +134,9 @@ def table():
     found = {}
     for (_, steps, name, row, _), value in measured().items():
         found.setdefault((int(steps), row), {}).setdefault(name, []).append(value)
-    lines = [f"| steps | row | {' | '.join(MODELS)} |", "|---|---|---|---|---|"]
+    lines = [f"| steps | row | {' | '.join(NAMES)} |", "|---|---|---|---|---|"]
     for steps, row in sorted(found, key=lambda each: (each[0], list(ROWS).index(each[1]))):
-        cells = (found[steps, row].get(name, ()) for name in MODELS)
+        cells = (found[steps, row].get(name, ()) for name in NAMES)
         texts = (f"{np.mean(cell):.2f} ({min(cell):.2f} to {max(cell):.2f})" if len(cell) > 1
                  else f"{cell[0]:.2f}" if cell else "" for cell in cells)
         lines.append(f"| {steps:,} | `{row}` | {' | '.join(texts)} |")

@@ -83,10 +83,10 @@ def main():
     for name in LABELS:
         if name not in measured():
             data = common.load_data()
-            rows = train(name, data)
-            lines = [f"# {data.name}, {common.describe_backend()}", "recipe,epoch,seconds,psnr"]
-            lines = [] if MEASURED.exists() else lines
-            lines += [",".join([name, *row]) for row in rows]
+            lines = [",".join([name, *row]) for row in train(name, data)]
+            if not MEASURED.exists():
+                lines[:0] = [f"# {data.name}, {common.describe_backend()}",
+                             "recipe,epoch,seconds,psnr"]
             with open(MEASURED, "a", encoding="utf-8") as file:
                 file.write("\n".join(lines) + "\n")
     found = measured()
