@@ -2,6 +2,9 @@
 # make test        unit tests, checks of the committed files, the notebooks re-executed with nbval
 # make notebooks   the real run, in place (EPOCHS=n for another count than the notebooks' 100)
 # make results     the table of the committed notebooks
+# make publish     write the bundle's address into notebooks and README, for Colab:
+#                  URL=https://github.com/OWNER/REPOSITORY, and BRANCH unless it is main
+# make bundle      pack build/bundle.zip, the one file to upload in Colab
 # make benchmark   quality, speed and memory here: pictures beside classical methods, training
 #                  beside the plain code; random kills
 # make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
@@ -15,9 +18,11 @@ NOTEBOOKS = Model1 Model2 Model3
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 
-.PHONY: run test notebooks results benchmark recipe three_epochs seeds exercises teeth cifar10
+.PHONY: run test notebooks results publish bundle benchmark recipe three_epochs seeds exercises \
+	teeth cifar10
 
-run results notebooks benchmark recipe three_epochs seeds exercises teeth: export PYTHONPATH = .:tests
+run results notebooks publish benchmark recipe three_epochs seeds exercises teeth: \
+	export PYTHONPATH = .:tests
 
 run: .venv/installed
 	@rm -rf build && mkdir build
@@ -50,6 +55,15 @@ notebooks: cifar10
 results: .venv/installed
 	@.venv/bin/python benchmarks/results.py .
 
+publish: BRANCH ?= main
+publish: .venv/installed
+	@.venv/bin/python benchmarks/publish.py "$(URL)" "$(BRANCH)"
+
+bundle: .venv/installed
+	@mkdir -p build
+	@.venv/bin/python -m zipfile -c build/bundle.zip common.py noisy.png weights
+	@echo "build/bundle.zip is what the first cell asks for in Colab."
+
 benchmark: .venv/installed
 	@.venv/bin/python benchmarks/picture_benchmark.py
 	@.venv/bin/python benchmarks/benchmark.py
@@ -63,7 +77,7 @@ three_epochs: cifar10
 seeds: cifar10
 	@DENOISE_EPOCHS=$(EPOCHS) .venv/bin/python benchmarks/seeds.py
 
-exercises: .venv/installed
+exercises: cifar10
 	@.venv/bin/python benchmarks/exercises.py
 
 teeth: .venv/installed

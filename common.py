@@ -18,8 +18,8 @@ import re
 import signal
 import socket
 import sys
-import textwrap
 import time
+import urllib.request
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -31,11 +31,10 @@ import skimage.data
 import skimage.filters
 import skimage.metrics
 import skimage.restoration
-from IPython.display import Image as PngImage
+from IPython.display import Image as ShownImage
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 # ---- Import Keras without the backend's chatter --------------------------------------------------
@@ -69,7 +68,8 @@ keras.config.set_epsilon(1e-7)
 # TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-BUNDLE = "denoising coursework 5"  # each notebook checks this: other projects have a common.py too
+BUNDLE = "denoising coursework 6"  # each notebook checks this: other projects have a common.py too
+FILES_URL = ""  # where the bundle lies on the web; the notebook sets it
 
 # ---- Tools ---------------------------------------------------------------------------------------
 
@@ -410,19 +410,6 @@ def score(clean, images):
     return Scores(psnr(clean, images), image_psnr, image_ssim)
 
 
-def colour_cast(clean, images, noise_std):
-    """Return the mean error of red, green and blue in grey levels of 255: float64 (3,).
-
-    `clean` and `images` (…, 3) are float in [0, 1]. Values of `images` within three `noise_std`
-    (at most 0.3) of black or white are left out: a file clips the noise there, and its mean is not
-    zero. (Not by their `clean` value: the best estimates of values chosen by what is to be
-    estimated lean towards those left out.)
-    """
-    inside = np.abs(images - 0.5) < 0.5 - min(3 * noise_std, 0.3)
-    axes = tuple(range(clean.ndim - 1))
-    return 255 * np.mean(images - clean, axis=axes, where=inside, dtype=np.float64)
-
-
 # ---- Training ------------------------------------------------------------------------------------
 #
 # What the notebook hands to fit(): the optimizer, the batches, and two callbacks. One keeps the run
@@ -695,11 +682,11 @@ def _key(model, run, batches, clean):
 def load_reference(model, run):
     """Load weights/ModelX.weights.h5 into `model`, which is named ModelX. Returns its Run.
 
-    `run` is the Run at hand. Where there is no weights/ (in Colab), the two files may lie beside
-    the notebook. Raises Halt if they are missing or damaged, come from other settings, or do not
-    denoise noisy.png as they did in their network.
+    `run` is the Run at hand. Files that are missing come from FILES_URL. Raises Halt if they cannot
+    be had or are damaged, come from other settings, or do not denoise noisy.png as they did in
+    their network.
     """
-    path, found = _shipped(f"{model.name}.weights.h5"), read_run(model.name)
+    path, found = _shipped(f"{model.name}.weights.h5", b"\x89HDF"), read_run(model.name)
     for name in ("batch_size", "noise_std", "seed"):
         here, there = getattr(run, name), getattr(found, name)
         if here != there:
@@ -719,17 +706,31 @@ def load_reference(model, run):
     return found
 
 
-def _shipped(name):
-    for path in (REFERENCE / name, pathlib.Path(name)):
-        if path.is_file():
-            return path
-    raise Halt(f"There is no {name} in {REFERENCE}/ or beside this notebook. Put it there, or set "
-               'TRAINING = "resume" to train.')
+def _shipped(name, begins):
+    """Return the path of a file of weights/, fetched if need be. Its first bytes are `begins`."""
+    path = REFERENCE / name
+    if path.is_file():
+        return path
+    if not FILES_URL:
+        raise Halt(f"There is no {path}. Put it there, or set TRAINING = \"resume\" to train.")
+    address = f"{FILES_URL}/{REFERENCE.name}/{name}"
+    try:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            content = answer.read()
+    except Exception as error:  # no network, no such file, a connection that breaks off
+        raise Halt(f"{address} cannot be fetched: {error}") from error
+    if not content.startswith(begins):
+        raise Halt(f"{address} is another kind of file, perhaps a web page about it: FILES_URL "
+                   "must be the address of the files themselves.")
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
 
 
 def read_run(name):
     """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
-    path = _shipped(f"{name}.json")
+    path = _shipped(f"{name}.json", b"{")
     try:
         run = Run(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
@@ -813,13 +814,11 @@ class LiveDisplay(keras.callbacks.Callback):
         if not self.status.in_notebook:
             return
         started = time.perf_counter()
-        figure = Figure(figsize=(11, 2.6), layout="constrained")
-        *curves, place = figure.subplots(1, 3, width_ratios=(3, 3, 2))
-        _draw_curves(curves, self.checkpoints.run)
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
+        curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
+        _draw_psnr(curve, self.checkpoints.run, batches=True)
         _show_image(place, denoise(self.model, self.crop), "the picture, denoised now")
-        png = io.BytesIO()
-        figure.savefig(png, dpi=80)
-        self.figure.update(PngImage(png.getvalue()))
+        self.figure.update(ShownImage(_encoded(figure, "png")))
         now = time.perf_counter()
         self.next_figure = now + 50 * (now - started)  # so that it takes 2 % of the time
 
@@ -1269,75 +1268,100 @@ def _same_file(source, target):
 NOISY_COLOUR = "#D55E00"  # all of Okabe and Ito's palette, told apart by the colour-blind
 NETWORK_COLOURS = {"Model1": "#0072B2", "Model2": "#009E73", "Model3": "#CC79A7"}
 OTHER_COLOUR = "#56B4E9"
+DPI = 120  # sharp on a high-density screen
 ZOOM = (0.12, 0.39)  # where a zoomed crop lies, as fractions of height and width
+
+
+class _Pictures(Figure):
+    """A figure that notebooks embed as JPEG: a noisy picture takes ten times the room as PNG."""
+
+    def _ipython_display_(self):
+        display(ShownImage(_encoded(self, "jpeg", pil_kwargs={"quality": 90})))
+
+
+def _encoded(figure, file_format, **options):
+    file = io.BytesIO()
+    figure.savefig(file, format=file_format, dpi=DPI, **options)
+    return file.getvalue()
+
+
+def _new_figure(width, height, title=None, kind=Figure):
+    figure = plt.figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=DPI,
+                        FigureClass=kind)
+    figure.suptitle(title)
+    return figure
 
 
 def _colour(name):
     return NETWORK_COLOURS.get(name, OTHER_COLOUR)
 
 
-def _new_figure(width, height, picture_format):
-    """Start a pyplot figure, embedded as JPEG where it holds pictures, and as PNG elsewhere."""
-    if IPython.get_ipython() is not None:
-        options = {"pil_kwargs": {"quality": 90}} if picture_format == "jpeg" else {}
-        set_matplotlib_formats(picture_format, **options)
-    return plt.figure(figsize=(width, height), layout="constrained", facecolor="white", dpi=80)
-
-
-def _show_image(axes, image, title):
+def _show_image(axes, image, title=""):
     colours = np.clip(to_float(_colours(image)), 0, 1)
     axes.imshow(np.repeat(colours, 3 // colours.shape[2], axis=2), interpolation="nearest")
     axes.set_title(title, fontsize=11)
-    axes.set_axis_off()
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def plot_clean_and_noisy(clean, noisy, title):
     """Draw each `clean` image (number, height, width, 3) above its `noisy` one, in [0, 1]."""
-    figure = _new_figure(11, 3.1, "jpeg")
-    figure.suptitle(title)
-    axes = figure.subplots(2, len(clean))
-    for column, pair in enumerate(zip(clean, noisy)):
-        for row, image in enumerate(pair):
-            name = ("clean", "noisy")[row] if column == 0 else ""
-            _show_image(axes[row, column], image, name)
-
-
-def _draw_curves(places, run):
-    """Draw loss and PSNR over the epochs, the noisy baseline in each, into two `places`."""
-    left, right = places
-    epochs = range(1, len(run.psnr) + 1)
-    steps, losses = np.reshape(run.curve, (-1, 2)).T
-    colour = _colour(run.model)
-    left.semilogy(steps, losses, color=colour, label="training batches")
-    left.axhline(10 ** (-run.noisy_psnr / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
-    left.set(title="Loss on the training images", xlabel="epoch", ylabel="mean squared error")
-    right.plot(steps, -10 * np.log10(losses), color=colour, alpha=0.4, label="training batches")
-    right.plot(epochs, run.psnr, "o-", color=colour, ms=4,
-               label=f"{run.validation_images:,} validation images")
-    right.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
-    right.set(title="PSNR: higher is better", xlabel="epoch", ylabel="PSNR (dB)")
-    for axes in places:
-        axes.set_xlim(0, 1.02 * max(1, np.ceil(max(steps, default=0))))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.margins(y=0.08)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=9)
+    rows = _new_figure(11, 3.1, title, _Pictures).subplots(2, len(clean))
+    for row, name, images in zip(rows, ("clean", "noisy"), (clean, noisy)):
+        row[0].set_ylabel(name, fontsize=12)
+        for axes, image in zip(row, images):
+            _show_image(axes, image)
 
 
 def plot_curves(run):
-    """Draw the loss and the PSNR of a Run over its epochs."""
-    figure = _new_figure(11, 3.6, "png")
-    figure.suptitle(f"{run.model} on {run.data}: {count(len(run.psnr), 'epoch')}")
-    _draw_curves(figure.subplots(1, 2), run)
+    """Draw the training loss and the validation PSNR of a Run over its epochs.
+
+    The axes are the same for all runs with the same noise. An inset shows the highest dB.
+    """
+    title = f"{run.model} on {run.data}: {count(len(run.psnr), 'epoch')}"
+    left, right = _new_figure(11, 3.6, title).subplots(1, 2)
+    steps, losses = np.reshape(run.curve, (-1, 2)).T
+    left.semilogy(steps, losses, color=_colour(run.model), label="training batches")
+    left.axhline(10 ** (-run.noisy_psnr / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
+    left.set(title="Loss: lower is better", ylabel="mean squared error",
+             ylim=10 ** (-(run.noisy_psnr + np.array([11, -6])) / 10))
+    _draw_epochs(left, run)
+    _draw_psnr(right, run)
+    right.set_title("PSNR: higher is better")
+    inset = right.inset_axes((0.4, 0.3, 0.57, 0.36))
+    inset.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model), lw=1, ms=3)
+    top = np.ceil(2 * np.nanmax(run.psnr)) / 2
+    inset.set_ylim(top - 1, top)
+    inset.tick_params(labelsize=8)
+    inset.grid(alpha=0.3)
+
+
+def _draw_psnr(axes, run, batches=False):
+    """Draw the PSNR of the validation images and, if asked for, of the training `batches`."""
+    if batches:
+        steps, losses = np.reshape(run.curve, (-1, 2)).T
+        axes.plot(steps, -10 * np.log10(losses), color=_colour(run.model), alpha=0.4,
+                  label="training batches")
+    axes.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model),
+              label=f"{run.validation_images:,} validation images")
+    axes.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
+    axes.set(ylabel="PSNR (dB)", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
+    _draw_epochs(axes, run)
+
+
+def _draw_epochs(axes, run):
+    last = run.curve[-1][0] if run.curve else 0
+    axes.set(xlabel="epoch", xlim=(0, 1.02 * max(1, np.ceil(last))))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
 
 
 def plot_psnr_distribution(noisy, denoised, name, title):
-    """Draw histograms of the per-image PSNR of two Scores, before and after the network `name`."""
-    figure = _new_figure(8, 3.2, "png")
-    axes = figure.subplots()
-    bins = np.histogram_bin_edges(np.append(noisy.image_psnr, denoised.image_psnr), 60)
-    for scores, colour, label in ((noisy, NOISY_COLOUR, "noisy"), (denoised, _colour(name), name)):
-        axes.hist(scores.image_psnr, bins, color=colour, alpha=0.7, label=label)
+    """Draw a histogram of the PSNR of each image after the network `name`; two Scores are given."""
+    axes = _new_figure(8, 3.2).subplots()
+    axes.hist(denoised.image_psnr, 60, color=_colour(name), label=name)
+    axes.axvline(noisy.psnr, color=NOISY_COLOUR, ls="--", label="noisy: nearly the same for all")
     axes.set(title=title, xlabel="PSNR of one image (dB)", ylabel="number of images")
     axes.legend()
 
@@ -1350,41 +1374,42 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
     """
     order = np.argsort(scores.image_psnr)
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
-    figure = _new_figure(7, 7.2, "jpeg")
-    figure.suptitle(title)
-    axes = figure.subplots(3, 3)
-    for row, (name, i) in zip(axes, chosen.items()):
-        _show_image(row[0], clean[i], f"{name}: clean")
+    rows = _new_figure(7, 7.2, title, _Pictures).subplots(3, 3)
+    for row, (name, i) in zip(rows, chosen.items()):
+        _show_image(row[0], clean[i], "clean")
+        row[0].set_ylabel(name, fontsize=12)
         _show_image(row[1], noisy[i], f"noisy: {psnr(clean[i], noisy[i]):.1f} dB")
         _show_image(row[2], denoised[i], f"denoised: {scores.image_psnr[i]:.1f} dB")
 
 
 def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
-    """Draw a picture before and after denoising, what was removed, and a zoomed crop of each.
+    """Draw a picture before and after denoising, its error, and a zoomed crop of each.
 
-    `noisy`, `denoised` and, unless it is None, `clean` have the same shape and type, one of those
-    that denoise() takes; alpha is not drawn. The crop is a fifth of the picture's shorter side;
-    `zoom` is where its top left corner lies, as fractions of height and width.
+    `noisy`, `denoised` and `clean` have the same shape and type, one of those that denoise() takes;
+    alpha is not drawn. If `clean` is None, what was removed stands in the place of the error. The
+    crop is a fifth of the shorter side; `zoom` is where its top left corner lies, as fractions of
+    height and width.
     """
-    names = ["noisy", "denoised", "removed (grey: nothing), ×2"]
-    if clean is not None:
-        names = ["clean", *(f"{name}: {psnr(clean, picture):.2f} dB"
-                            for name, picture in zip(names, (noisy, denoised))), names[2]]
+    if clean is None:
+        panels = {"noisy": noisy, "denoised": denoised,
+                  "removed, ×2 (grey: nothing)": 0.5 + 2 * _difference(noisy, denoised)}
+    else:
+        panels = {"clean": clean, f"noisy: {psnr(clean, noisy):.2f} dB": noisy,
+                  f"denoised: {psnr(clean, denoised):.2f} dB": denoised,
+                  "error, ×5 (black: none)": 5 * np.abs(_difference(denoised, clean))}
     step = max(1, max(noisy.shape[:2]) // 1000)  # drawn small: leave out what none sees
     crop = _crop(noisy.shape, zoom)
-    figure = _new_figure(3.2 * len(names), 7.1, "jpeg")
-    figure.suptitle(title)
-    wholes, crops = figure.subplots(2, len(names))
-    for axes, cut in ((wholes, np.s_[::step, ::step]),
-                      (crops, crop)):
-        pictures = [noisy[cut], denoised[cut], _removed(noisy[cut], denoised[cut])]
-        for ax, picture in zip(axes, pictures if clean is None else [clean[cut], *pictures]):
-            _show_image(ax, picture, "")
-    for ax, name in zip(wholes, names):
-        ax.set_title(name, fontsize=11)
-        top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
-        ax.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step, fill=False,
-                                   color="yellow", lw=2))
+    top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
+    figure = _new_figure(3.2 * len(panels), 7.1, title, _Pictures)
+    for above, below, (name, picture) in zip(*figure.subplots(2, len(panels)), panels.items()):
+        _show_image(above, picture[::step, ::step], name)
+        above.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step,
+                                      fill=False, color="yellow", lw=2))
+        _show_image(below, picture[crop])
+
+
+def _difference(one, other):
+    return to_float(_colours(one)) - to_float(_colours(other))
 
 
 def _crop(shape, zoom=ZOOM, most=None):
@@ -1396,10 +1421,6 @@ def _crop(shape, zoom=ZOOM, most=None):
     return np.s_[top:top + size, left:left + size]
 
 
-def _removed(noisy, denoised):
-    return 0.5 + 2 * (to_float(_colours(noisy)) - to_float(_colours(denoised)))
-
-
 def plot_pictures(pictures, title, columns=None):
     """Draw `pictures` of one size, a dict of captions and arrays, in rows of `columns` (or one).
 
@@ -1408,8 +1429,7 @@ def plot_pictures(pictures, title, columns=None):
     columns = columns or len(pictures)
     rows = -(-len(pictures) // columns)
     height, width = next(iter(pictures.values())).shape[:2]
-    figure = _new_figure(11, rows * (11 / columns * height / width + 0.3) + 0.4, "jpeg")
-    figure.suptitle(title)
+    figure = _new_figure(11, rows * (11 / columns * height / width + 0.3) + 0.4, title, _Pictures)
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (caption, picture) in zip(places, pictures.items()):
         _show_image(axes, picture, caption)
@@ -1422,8 +1442,7 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
 
     The level that it was trained on, `noise_std`, is marked, and so is where it does harm.
     """
-    figure = _new_figure(8, 3.6, "png")
-    axes = figure.subplots()
+    axes = _new_figure(8, 3.6).subplots()
     axes.plot(levels, before, "s--", color=NOISY_COLOUR, label="noisy")
     axes.plot(levels, after, "o-", color=_colour(name), label=name)
     harm = np.less(after, before)
@@ -1435,26 +1454,14 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
 
+def finished_runs(run, folder):
+    """Return the Runs of the three models by their names, those that are finished.
 
-# ---- The three models side by side ---------------------------------------------------------------
-
-
-def side_by_side(run, folder):
-    """Return the runs of the three models by their names, each with the word for its origin.
-
-    `run` is this notebook's Run. Another model's is the newest finished one among the checkpoints
-    in `folder` with the same settings and data, or else the one that its weights in weights/ come
-    from, if it had the same noise; a model that has neither is left out.
+    `run` is this notebook's. Another model's is the newest finished one among the checkpoints in
+    `folder` with the same settings and data; a model that has none is left out.
     """
-    runs = {}
-    for name in sorted({*NETWORK_COLOURS, run.model}):
-        if name == run.model:
-            runs[name] = run, "this notebook"
-        elif found := _finished_run(name, run, folder):
-            runs[name] = found, "checkpoints"
-        elif (found := _reference_run(name)) and found.noise_std == run.noise_std:
-            runs[name] = found, "weights"
-    return runs
+    runs = {name: _finished_run(name, run, folder) for name in NETWORK_COLOURS} | {run.model: run}
+    return {name: runs[name] for name in sorted(runs) if runs[name]}
 
 
 def _finished_run(name, like, folder):
@@ -1472,50 +1479,20 @@ def _finished_run(name, like, folder):
     return None
 
 
-def _reference_run(name):
-    try:
-        return read_run(name)
-    except Halt:
-        return None
-
-
-def read_seeds():
-    """Read weights/seeds.csv: the test PSNR of runs that differ in nothing but their seeds.
-
-    Returns the line that says what they are, and a dict of model names and lists of the PSNR of
-    the mean MSE, in dB. Without the file (in Colab), the line says so and the dict is empty.
-    """
-    try:
-        title, _, *rows = _shipped("seeds.csv").read_text(encoding="utf-8").splitlines()
-    except Halt:
-        return f"There is no seeds.csv in {REFERENCE}/ or beside this notebook.", {}
-    seeds = {}
-    for row in rows:
-        name, _, reached = row.split(",")
-        seeds.setdefault(name, []).append(float(reached))
-    return title.removeprefix("# "), seeds
-
-
-def plot_side_by_side(runs, seeds, title):
-    """Draw the PSNR of `runs` (see side_by_side()) over the epochs, and the `seeds` as dots.
-
-    `title` and `seeds` are what read_seeds() returns. Without `seeds`, only the curves are drawn.
-    """
-    figure = _new_figure(11, 3.6, "png")
-    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    for name, (run, _) in runs.items():
-        epochs = range(1, len(run.psnr) + 1)
-        left.plot(epochs, run.psnr, "o-", color=_colour(name), ms=4, label=f"{name}, {run.data}")
-    left.set(title="PSNR while they trained", xlabel="epoch", ylabel="PSNR (dB), validation images")
+def plot_side_by_side(runs, seeds):
+    """Draw the PSNR of `runs` over the epochs, and that of the `seeds` as dots: dicts by name."""
+    left, right = _new_figure(11, 3.6).subplots(1, 2, width_ratios=(2, 1))
+    for name, run in runs.items():
+        left.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(name),
+                  label=f"{name}, {run.data}")
+    left.set(title="Validation images, while they trained", xlabel="epoch", ylabel="PSNR (dB)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
         beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
         right.plot(place + beside, reached, "o", color=_colour(name))
-    right.set(title="Seed by seed: mind the scale", ylabel="PSNR (dB)", xticks=range(len(seeds)),
+    right.set(title="Test images, seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
               xticklabels=list(seeds))
-    right.set_xlabel(textwrap.fill(title, 50), fontsize=8)
     right.margins(x=0.1, y=0.1)
-    right.set_visible(bool(seeds))
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -24,8 +24,8 @@ def trained(name, seed, data, epochs):
 
 
 def table(reached, data, epochs):
-    """Return the text of seeds.csv, which common.read_seeds() reads back."""
-    lines = [f"# PSNR of the mean MSE, in dB, on {len(data.test):,} test images of {data.name} "
+    """Return the text of seeds.csv."""
+    lines = [f"# PSNR over the whole set, in dB, on {len(data.test):,} test images of {data.name} "
              f"after {common.count(epochs, 'epoch')} on {len(data.train):,} training images",
              "model,seed,psnr"]
     lines += [f"{name},{seed},{value}" for (name, seed), value in reached.items()]

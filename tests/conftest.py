@@ -1,8 +1,12 @@
 """Settings of the whole test run, and what several test files use."""
 
+import functools
+import http.server
 import pathlib
 import shutil
 import sys
+import threading
+import types
 
 import matplotlib
 import pytest
@@ -34,6 +38,18 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("DENOISE_QUICK", "DENOISE_EPOCHS", "DENOISE_DATA", "DENOISE_CHECKPOINTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def site(tmp_path_factory):
+    """A web server: its `address` and the `folder` whose files it gives out."""
+    folder = tmp_path_factory.mktemp("site")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        yield types.SimpleNamespace(folder=folder, address=address)
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -31,21 +31,21 @@ def printed(cell):
     return "\n".join(parts)
 
 
-def code_with(name, text):
+def code_with(name, text, folder=ROOT):
     """Return the source of the one code cell of `name` that contains `text`."""
-    found = [cell.source for cell in code_cells(name) if text in cell.source]
+    found = [cell.source for cell in code_cells(name, folder) if text in cell.source]
     assert len(found) == 1, f"{len(found)} cells of {name} contain {text!r}"
     return found[0]
 
 
-def settings(name):
+def settings(name, folder=ROOT):
     """Execute the settings cell of the notebook `name`. Returns its variables."""
     variables = {}
-    exec(code_with(name, "EPOCHS = 100"), variables)
+    exec(code_with(name, "EPOCHS = 100", folder), variables)
     return variables
 
 
-def built(name, data, epochs, **changed):
+def built(name, data, epochs, folder=ROOT, **changed):
     """Execute the cells of the notebook `name` that build and compile. Returns its variables.
 
     Settings may be `changed`.
@@ -55,13 +55,14 @@ def built(name, data, epochs, **changed):
     import common
 
     variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "data": data,
-                 "noisy": common.noisy_picture(), **settings(name), "EPOCHS": epochs, **changed}
+                 "noisy": common.noisy_picture(), **settings(name, folder), "EPOCHS": epochs,
+                 **changed}
     variables["CHECKPOINTS"] = common.checkpoint_folder(variables["CHECKPOINTS"])
     variables["clean_test"] = common.to_float(data.test)
     variables["noisy_test"] = common.add_noise(
         variables["clean_test"], variables["NOISE_STD"], variables["SEED"])
-    for part in ("keras.Model(", "common.Batches(", "model.compile("):
-        exec(code_with(name, part), variables)
+    for part in ("keras.Input(", "common.Batches(", "model.compile("):
+        exec(code_with(name, part, folder), variables)
     return variables
 
 

@@ -57,14 +57,3 @@ def test_ssim_is_one_for_equal_images_and_falls_with_noise(photographs):
                     for std in (0.05, 0.2))
     assert (strong < weak).all()
     assert (weak < 0.95).all()
-
-
-def test_colour_cast_is_measured_away_from_black_and_white():
-    clean = np.full((10, 10, 3), 0.5, np.float32)
-    images = clean + np.float32([0.01, 0, -0.02])
-    images[0], images[1] = 0.29, 0.71  # within three times 0.1 of black and of white
-    for noise_std in (0.1, 0.2):
-        cast = common.colour_cast(clean, images, noise_std)
-        np.testing.assert_allclose(cast, [2.55, 0, -5.1], atol=1e-3)
-    cast = common.colour_cast(clean, images, 0.09)
-    np.testing.assert_allclose(cast, 255 * np.mean(images - clean, axis=(0, 1)), atol=1e-3)

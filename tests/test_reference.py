@@ -42,6 +42,16 @@ def test_shipped_weights_reach_the_readmes_figure(name, recwarn):
     assert not [warning for warning in recwarn if "keras" in str(warning.filename)]
 
 
+def test_shipped_weights_leave_no_tint(name):
+    """Within three times the noise of black and white, clipping has moved its mean: left out."""
+    clean, noisy = (common.to_float(picture())
+                    for picture in (common.clean_picture, common.noisy_picture))
+    denoised = common.denoise(load(name)[0], noisy)
+    inside = np.abs(denoised - 0.5) < 0.2
+    cast = 255 * np.mean(denoised - clean, axis=(0, 1), where=inside, dtype=np.float64)
+    assert np.abs(cast).max() <= 0.25
+
+
 def test_shipped_files_are_small_and_complete(name):
     assert (ROOT / "weights" / f"{name}.weights.h5").stat().st_size < 600_000
     run = common.read_run(name)
@@ -92,7 +102,7 @@ def without_skip():
 
 
 def four_layers_deep():
-    variables = {"keras": keras, "layers": keras.layers, **notebooks.settings("Model2")}
+    variables = {"keras": keras, "layers": keras.layers, "np": np, **notebooks.settings("Model2")}
     exec(notebooks.code_with("Model2", "DEPTH = 5").replace("DEPTH = 5", "DEPTH = 4"), variables)
     return variables["model"]
 
@@ -106,9 +116,9 @@ def test_weights_do_not_go_into_another_network(network, message):
 
 
 @pytest.mark.parametrize("file, kept, message", [
-    ("Model1.weights.h5", None, "no Model1.weights.h5 in weights/"),
+    ("Model1.weights.h5", None, "no weights/Model1.weights.h5"),
     ("Model1.weights.h5", 200_000, "is damaged"), ("Model1.weights.h5", 0, "is damaged"),
-    ("Model1.json", None, "no Model1.json in weights/"), ("Model1.json", -100, "is damaged")])
+    ("Model1.json", None, "no weights/Model1.json"), ("Model1.json", -100, "is damaged")])
 def test_missing_and_damaged_files_are_named(file, kept, message):
     run, path = common.read_run("Model1"), Path("weights", file)
     content = path.read_bytes()
@@ -127,12 +137,6 @@ def test_a_history_without_a_field_is_damaged():
         common.read_run("Model1")
 
 
-def test_weights_beside_the_notebook_serve_too():
-    for path in Path("weights").iterdir():
-        path.rename(path.name)
-    assert load("Model1")[1].model == "Model1"
-
-
 def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):
     for name in ("common.py", "noisy.png"):
         shutil.copy(ROOT / name, name)
@@ -148,6 +152,28 @@ def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):
                      for folder in (Path("build"), ROOT))
     assert np.abs(ours - shipped).max() <= 1  # versions and backends may round otherwise
     assert not Path("build/checkpoints").exists()
+
+
+def test_missing_files_are_fetched(monkeypatch, site):
+    shutil.move("weights", site.folder)
+    monkeypatch.setattr(common, "FILES_URL", site.address)
+    assert load("Model1")[1].model == "Model1"
+    assert sorted(path.name for path in Path("weights").iterdir()) == ["Model1.json",
+                                                                       "Model1.weights.h5"]
+
+
+@pytest.mark.parametrize("content, message", [
+    (None, "Model1.json cannot be fetched: .*404"),
+    (b"<!DOCTYPE html>", "Model1.json is another kind of file, perhaps a web page")])
+def test_what_cannot_be_fetched_leaves_nothing(monkeypatch, site, content, message):
+    shutil.rmtree("weights")
+    monkeypatch.setattr(common, "FILES_URL", site.address)
+    if content:
+        (site.folder / "weights").mkdir()
+        (site.folder / "weights" / "Model1.json").write_bytes(content)
+    with pytest.raises(common.Halt, match=message):
+        common.read_run("Model1")
+    assert not list(Path().glob("weights/*"))
 
 
 OTHER = "jax" if keras.backend.backend() == "tensorflow" else "tensorflow"

@@ -1,5 +1,6 @@
-"""Step 9 of the notebooks: other noise, other methods, other models; and their exercises."""
+"""The notebooks' own chapters: degradations, limits, models side by side; and their exercises."""
 
+import ast
 import json
 import os
 import re
@@ -37,22 +38,16 @@ def keep(number, **changes):
     return path
 
 
-def origins(run=RUN):
-    return {name: (one.psnr[-1], origin)
-            for name, (one, origin) in common.side_by_side(run, "checkpoints").items()}
+def found(run=RUN):
+    return {name: one.psnr[-1] for name, one in common.finished_runs(run, "checkpoints").items()}
 
 
 def test_finished_runs_with_the_same_settings_stand_side_by_side():
-    keep(1, model="Model2", psnr=[26.0, 28.0])
-    keep(2, model="Model3", psnr=[26.0, 29.0])
-    assert origins() == {"Model1": (27.0, "this notebook"), "Model2": (28.0, "checkpoints"),
-                         "Model3": (29.0, "checkpoints")}
-
-
-def test_the_newest_of_several_finished_runs_is_taken():
+    keep(1, model="Model3", psnr=[26.0, 29.0])
     keep(3, model="Model2", psnr=[26.0, 28.3])
     keep(2, model="Model2", psnr=[26.0, 28.2])
-    assert origins()["Model2"] == (28.3, "checkpoints")
+    assert found() == {"Model1": 27.0, "Model2": 28.3, "Model3": 29.0}
+    assert list(found()) == ["Model1", "Model2", "Model3"]
 
 
 @pytest.mark.parametrize("changes", [
@@ -60,53 +55,44 @@ def test_the_newest_of_several_finished_runs_is_taken():
     {"train_images": 641}, {"model": "Model2-dilated"}, {"loss": [0.02], "psnr": [26.0]}])
 def test_other_and_unfinished_runs_do_not_stand_beside_it(changes):
     keep(1, **{"model": "Model2", **changes})
-    assert list(origins()) == ["Model1"]
+    assert list(found()) == ["Model1"]
 
 
 def test_damaged_checkpoints_are_passed_over():
     keep(1, model="Model2", psnr=[26.0, 28.0])
     with open(keep(2, model="Model2"), "wb") as file:
         file.write(b"no zip file")
-    assert origins()["Model2"] == (28.0, "checkpoints")
+    assert found()["Model2"] == 28.0
 
 
-def test_models_that_were_not_run_come_from_the_weights():
+def assigned(cell, variable):
+    """Return the `variable` that a cell of Model3 sets to a literal."""
+    return ast.literal_eval(re.search(rf"^{variable} = (\{{.*?\}})", cell, re.M | re.S)[1])
+
+
+def test_published_figures_are_those_of_the_weights():
     shutil.copytree(ROOT / "weights", "weights")
-    reference = common.read_run("Model3").psnr[-1]
-    assert origins()["Model3"] == (reference, "weights")
-    assert list(origins(RUN._replace(noise_std=0.2))) == ["Model1"]
-    keep(1, model="Model3", psnr=[26.0, 29.0])
-    assert origins()["Model3"] == (29.0, "checkpoints")
+    published = assigned(code_with("Model3", "published = {"), "published")
+    assert published == {name: (round(run.psnr[-1], 2), round(run.picture_psnr, 2))
+                         for name, run in zip(NAMES, map(common.read_run, NAMES))}
 
 
-def test_shipped_seeds_are_three_runs_a_model():
-    shutil.copytree(ROOT / "weights", "weights")
-    title, seeds = common.read_seeds()
-    assert re.search(r"on [\d,]+ test images of CIFAR-10 after \d+ epochs on [\d,]+ train", title)
-    assert list(seeds) == list(NAMES) and all(len(set(values)) == 3 for values in seeds.values())
-
-
-def test_seed_0_is_the_notebooks_run_if_it_has_as_many_epochs(name):
-    shutil.copytree(ROOT / "weights", "weights")
-    title, seeds = common.read_seeds()
-    run = common.read_run(name)
-    _, rows = notebooks.results(name)
-    [(row, (_, reached))] = [item for item in rows.items() if "test images" in item[0]]
-    if f"on {row} after {run.epochs} epochs on {run.train_images:,} training" in title:
-        assert f"{seeds[name][0]:.2f}" == reached
-
-
-def test_without_the_seeds_the_curves_stand_alone():
-    title, seeds = common.read_seeds()
-    assert title.startswith("There is no seeds.csv in weights/") and seeds == {}
-    common.plot_side_by_side({"Model1": (RUN, "this notebook")}, seeds, title)
-    assert [axes.get_visible() for axes in plt.gcf().axes] == [True, False]
+def test_seeds_in_the_notebook_are_those_of_the_file():
+    title, _, *rows = (ROOT / "weights" / "seeds.csv").read_text().splitlines()
+    assert re.search(r"on [\d,]+ test images of CIFAR-10 after 10 epochs on [\d,]+ train", title)
+    seeds = {name: [] for name in NAMES}
+    for name, _, reached in (row.split(",") for row in rows):
+        seeds[name].append(round(float(reached), 3))
+    assert assigned(code_with("Model3", "seeds = {"), "seeds") == seeds
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for name in NAMES:
+        assert f"{name} {min(seeds[name]):.3f} to {max(seeds[name]):.3f}" in readme
 
 
 def test_curves_and_seeds_have_the_colour_of_their_model():
-    runs = {name: (RUN._replace(psnr=[26.0, 27.0 + i]), "") for i, name in enumerate(NAMES)}
+    runs = {name: RUN._replace(psnr=[26.0, 27.0 + i]) for i, name in enumerate(NAMES)}
     seeds = {name: [27.0 + i, 27.1 + i] for i, name in enumerate(NAMES)}
-    common.plot_side_by_side(runs, seeds, "title")
+    common.plot_side_by_side(runs, seeds)
     curves, dots = plt.gcf().axes
     for i, name in enumerate(NAMES):
         assert curves.lines[i].get_label() == f"{name}, CIFAR-10"
@@ -137,16 +123,17 @@ def test_pictures_are_drawn_in_order_and_the_rest_stays_blank():
     assert [axes.get_title() for axes in places] == ["0", "51", "102", "255", "", ""]
     for axes, value in zip(places, (0, 51, 102, 255)):
         np.testing.assert_allclose(axes.images[0].get_array(), value / 255)
-    assert not any(axes.axison for axes in places)
+    assert [axes.axison for axes in places] == 4 * [True] + 2 * [False]
+    assert not any(axes.get_xticks().any() for axes in places[:4])
 
 
-@pytest.mark.parametrize("noises, clean", [("kinds", "few"), ("noises", "photo")])
-def test_kinds_of_noise_have_the_same_error(few, noises, clean):
-    variables = {"common": common, "np": np, "plt": plt, clean: few, "NOISE_STD": 0.1, "SEED": 0,
-                 "rng": np.random.default_rng(0), "random_noise": skimage.util.random_noise}
-    exec(code_with("Model1", f"{noises} = {{").partition("common.plot")[0], variables)
-    assert list(variables[noises]) == ["Gaussian", "impulses", "Poisson", "speckle"]
-    for kind, images in variables[noises].items():
+def test_kinds_of_noise_have_the_same_error(few):
+    variables = {"np": np, "rng": np.random.default_rng(0),
+                 "random_noise": skimage.util.random_noise}
+    exec(code_with("Model1", "def four_kinds(").partition("common.plot")[0], variables)
+    noises = variables["four_kinds"](few, mse=0.01)
+    assert list(noises) == ["Gaussian", "impulse", "Poisson", "speckle"]
+    for kind, images in noises.items():
         assert np.mean((images - few) ** 2) == pytest.approx(0.01, rel=0.03), kind
 
 
@@ -168,18 +155,13 @@ def test_deformations_draw_where_they_should_and_are_undone():
         assert np.abs(variables["undone"][f"{name}, undone"] - photo)[inside].max() < 0.003, name
 
 
-REACH = {"3 fewer layers": 4, "4 see further": 9, "6 a layer of your own": None}
+REACH = {"2 fewer layers": 4, "2 four layers": 4, "3 see further": 9, "3 a layer of your own": None}
 
 
-@pytest.mark.parametrize("title, name, changes", exercises.EXERCISES)
-def test_exercises_fit_their_notebook(title, name, changes, tmp_path):
-    shutil.copy(ROOT / f"{name}.ipynb", tmp_path)
+@pytest.mark.parametrize("name, title, changes", exercises.EXERCISES)
+def test_exercises_fit_their_notebook(name, title, changes, tmp_path):
     exercises.alter(tmp_path, name, changes)
-    variables = {"keras": keras, "layers": keras.layers, "NAME": name, "NOISE_STD": 0.1, "SEED": 0}
-    code = next(cell.source for cell in notebooks.code_cells(name, tmp_path)
-                if "keras.Model(" in cell.source)
-    exec(code, variables)
-    model = variables["model"]
+    model = notebooks.built(name, notebooks.few_images(), 1, tmp_path)["model"]
     image = np.full((1, 20, 20, 3), 0.5, np.float32)
     assert model.predict_on_batch(image).shape == image.shape
     expected = REACH.get(title, 5)
@@ -202,18 +184,14 @@ def test_impulses_of_the_last_exercise_hit_as_many_values_as_they_should():
     assert np.mean(hit == 0.5) == pytest.approx(0.8, rel=0.02)
 
 
-def test_seeds_in_the_readme_are_those_of_the_file():
-    shutil.copytree(ROOT / "weights", "weights")
-    readme = (ROOT / "README.md").read_text()
-    for name, reached in common.read_seeds()[1].items():
-        row = " | ".join(f"{value:.2f}" for value in reached)
-        assert f"| {name} | {row} |" in readme, "see weights/seeds.csv"
-
-
-def test_exercises_are_answered_in_the_readme_and_asked_in_the_notebooks():
-    readme = (ROOT / "README.md").read_text()
-    for title, name, _ in exercises.EXERCISES:
-        assert re.search(rf"^\| {re.escape(title)} \| {name} \| [\d. |]+\|$", readme, re.MULTILINE)
+def test_exercises_are_asked_in_the_notebooks_and_answered():
+    answers = (ROOT / "benchmarks" / "ANSWERS.md").read_text()
     for name in NAMES:
-        text = "\n".join(cell.source for cell in notebooks.cells(name)[-2:])
-        assert re.findall(r"^(\d)\. \*", text, re.MULTILINE) == list("1234567")
+        [text] = [cell.source for cell in notebooks.cells(name) if "## Exercises" in cell.source]
+        asked = [re.match(r"(\d\. \*.*?\.\*)", line)[1] for line in text.splitlines()
+                 if line[:1].isdigit()]
+        part = re.search(rf"^## {name}$(.*?)(?=^## |\Z)", answers, re.M | re.S)[1]
+        assert 3 <= len(asked) <= 4
+        assert re.findall(r"^\d\. \*.*?\.\*", part, re.M) == asked
+    for name, title, _ in exercises.EXERCISES:
+        assert re.search(rf"^\| {name} \| {re.escape(title)} \|( [\d.]+ \|)+$", answers, re.M)
