@@ -68,7 +68,6 @@ keras.config.set_epsilon(1e-7)
 # TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
 
-BUNDLE = "denoising coursework 6"  # each notebook checks this: other projects have a common.py too
 FILES_URL = ""  # where the bundle lies on the web; the notebook sets it
 
 # ---- Tools ---------------------------------------------------------------------------------------
@@ -87,7 +86,7 @@ def replacing(path):
 
     A block that fails leaves `path` as it was, and nothing else.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".part.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -386,7 +385,7 @@ def psnr(clean, images):
 class Scores(NamedTuple):
     """How close images are to the clean ones.
 
-    psnr: PSNR of the mean squared error over all images, in dB ("mean-MSE").
+    psnr: PSNR over the whole set, in dB: of the mean squared error over all images.
     image_psnr: PSNR of each image, in dB, array (number,); its mean is always the higher.
     image_ssim: structural similarity of each image, at most 1, array (number,).
     """
@@ -669,7 +668,7 @@ def _key(model, run, batches, clean):
     shape = json.dumps([model.get_config(), optimizer, run.epochs, run.batch_size, run.noise_std,
                         run.seed], sort_keys=True)
     # Names of layers, likewise: add, add_1, …. They stand as "name": "add" and as ["add", 0, 0].
-    names = {f'"{layer["config"]["name"]}"': f'"layer {i}"'
+    names = {f'"{layer.get("name", layer["config"].get("name"))}"': f'"layer {i}"'
              for i, layer in enumerate(model.get_config().get("layers", []))}
     shape = re.sub(r'(?<="name": )"[^"]*"|(?<=\[)"[^"]*"(?=, \d+, \d+\])',
                    lambda found: names.get(found[0], found[0]), shape)
@@ -686,62 +685,70 @@ def load_reference(model, run):
     be had or are damaged, come from other settings, or do not denoise noisy.png as they did in
     their network.
     """
-    path, found = _shipped(f"{model.name}.weights.h5", b"\x89HDF"), read_run(model.name)
+    found = read_run(model.name)
     for name in ("batch_size", "noise_std", "seed"):
         here, there = getattr(run, name), getattr(found, name)
         if here != there:
-            raise Halt(f"{path} comes from a run with {name.upper()} = {there}; here it is {here}. "
-                       'Set it back, or set TRAINING = "resume" to train.')
+            raise Halt(f"The weights of {model.name} come from a run with {name.upper()} = "
+                       f"{there}; here it is {here}. Set it back, or set TRAINING = 'resume' "
+                       "to train.")
     model.has_been_trained = True
-    try:
-        # A network without an optimizer, or Keras warns that the file has none.
-        keras.Model(model.input, model.output).load_weights(path)
-    except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
-        raise Halt(f"{path} is damaged or does not fit this network. To train this network, set "
-                   f'TRAINING = "resume". ({str(error).partition(chr(10))[0]})') from error
-    reached = psnr(clean_picture(), denoise(model, noisy_picture()))
-    if abs(reached - found.picture_psnr) > 0.01:
-        raise Halt(f"{path} belongs to another network than this one: here it brings noisy.png "
-                   f"to {reached:.2f} dB, not to {found.picture_psnr:.2f} dB.")
+    _shipped(f"{model.name}.weights.h5", lambda path: _load_weights(model, path, found))
+    print(f"Loaded from {REFERENCE}/: nothing is trained here. The run that the weights come from:")
     return found
 
 
-def _shipped(name, begins):
-    """Return the path of a file of weights/, fetched if need be. Its first bytes are `begins`."""
-    path = REFERENCE / name
-    if path.is_file():
-        return path
-    if not FILES_URL:
-        raise Halt(f"There is no {path}. Put it there, or set TRAINING = \"resume\" to train.")
-    address = f"{FILES_URL}/{REFERENCE.name}/{name}"
-    try:
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            content = answer.read()
-    except Exception as error:  # no network, no such file, a connection that breaks off
-        raise Halt(f"{address} cannot be fetched: {error}") from error
-    if not content.startswith(begins):
-        raise Halt(f"{address} is another kind of file, perhaps a web page about it: FILES_URL "
-                   "must be the address of the files themselves.")
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
+def _load_weights(model, path, run):
+    # A network without an optimizer, or Keras warns that the file has none.
+    keras.Model(model.input, model.output).load_weights(path)
+    reached = psnr(clean_picture(), denoise(model, noisy_picture()))
+    if abs(reached - run.picture_psnr) > 0.01:
+        raise ValueError(f"here it brings noisy.png to {reached:.2f} dB, not to "
+                         f"{run.picture_psnr:.2f} dB: it belongs to another network")
 
 
 def read_run(name):
     """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
-    path = _shipped(f"{name}.json", b"{")
-    try:
-        run = Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise Halt(f"{path} is damaged: {error}") from error
+    return _shipped(f"{name}.json", _read_run)
+
+
+def _read_run(path):
+    run = Run(**json.loads(path.read_text(encoding="utf-8")))
     if not len(run.loss) == len(run.psnr) == run.epochs:
-        raise Halt(f"{path} is damaged: {len(run.psnr)} of {run.epochs} epochs are in it.")
+        raise ValueError(f"{len(run.psnr)} of {run.epochs} epochs are in it")
     return run
 
 
+def _shipped(name, read):
+    """Return what `read` makes of a file of weights/. A missing one is fetched, and read first."""
+    path = REFERENCE / name
+    if path.is_file():
+        return _understood(path, path, read)
+    if not FILES_URL:
+        raise Halt(f"There is no {path}. Put the folder {REFERENCE} beside the notebook (in Colab, "
+                   'in the Files pane), or set TRAINING = "resume" to train.')
+    address = f"{FILES_URL}/{REFERENCE.name}/{name}"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as temporary:
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                temporary.write_bytes(answer.read())
+        except Exception as error:  # no network, no such file, a connection that breaks off
+            raise Halt(f"{address} cannot be fetched: {error}") from error
+        return _understood(address, temporary, read)
+
+
+def _understood(origin, path, read):
+    try:
+        return read(path)
+    except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
+        reason = str(error).partition("\n")[0]
+        raise Halt(f"{origin} is damaged or does not fit this network ({reason}). To train this "
+                   'network, set TRAINING = "resume".') from error
+
+
 class LiveDisplay(keras.callbacks.Callback):
-    """Shows a run while it trains: how far it is, its curves, and a crop of `picture` denoised.
+    """Shows a run while it trains: how far it is, its curve, and a crop of `picture` denoised.
 
     fit() goes into a `with` block of it, and it comes after `checkpoints` in fit()'s callbacks. If
     Stop ends fit(), the network is taken back to its last finished epoch; if there is none, the
@@ -816,7 +823,8 @@ class LiveDisplay(keras.callbacks.Callback):
         started = time.perf_counter()
         figure = Figure(figsize=(9, 2.8), layout="constrained")
         curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
-        _draw_psnr(curve, self.checkpoints.run, batches=True)
+        _draw_batches(curve, self.checkpoints.run, lambda loss: -10 * np.log10(loss))
+        _draw_psnr_axis(curve, self.checkpoints.run)
         _show_image(place, denoise(self.model, self.crop), "the picture, denoised now")
         self.figure.update(ShownImage(_encoded(figure, "png")))
         now = time.perf_counter()
@@ -1316,45 +1324,47 @@ def plot_clean_and_noisy(clean, noisy, title):
 def plot_curves(run):
     """Draw the training loss and the validation PSNR of a Run over its epochs.
 
-    The axes are the same for all runs with the same noise. An inset shows the highest dB.
+    The axes are the same for all runs with the same noise. An inset shows the plateau.
     """
     title = f"{run.model} on {run.data}: {count(len(run.psnr), 'epoch')}"
     left, right = _new_figure(11, 3.6, title).subplots(1, 2)
-    steps, losses = np.reshape(run.curve, (-1, 2)).T
-    left.semilogy(steps, losses, color=_colour(run.model), label="training batches")
-    left.axhline(10 ** (-run.noisy_psnr / 10), color=NOISY_COLOUR, ls="--", label="noisy input")
-    left.set(title="Loss: lower is better", ylabel="mean squared error",
-             ylim=10 ** (-(run.noisy_psnr + np.array([11, -6])) / 10))
-    _draw_epochs(left, run)
-    _draw_psnr(right, run)
+    _draw_batches(left, run, lambda loss: loss)
+    noisy = 10 ** (-run.noisy_psnr / 10)
+    left.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
+    left.set(title="Loss: lower is better", ylabel="mean squared error", yscale="log",
+             ylim=(noisy / 10 ** 1.1, noisy * 4))
+    left.legend(fontsize=9, loc="upper right")
+    _draw_validation(right, run)
     right.set_title("PSNR: higher is better")
-    inset = right.inset_axes((0.4, 0.3, 0.57, 0.36))
-    inset.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model), lw=1, ms=3)
-    top = np.ceil(2 * np.nanmax(run.psnr)) / 2
-    inset.set_ylim(top - 1, top)
-    inset.tick_params(labelsize=8)
-    inset.grid(alpha=0.3)
+    _draw_psnr_axis(right, run)
+    if len(run.psnr) > 2 and np.nanmax(run.psnr) > run.noisy_psnr + 8:
+        inset = right.inset_axes((0.55, 0.27, 0.42, 0.36))
+        _draw_validation(inset, run)
+        inset.set_ylim(run.noisy_psnr + 8, run.noisy_psnr + 9)
+        inset.tick_params(labelsize=8)
+        inset.grid(alpha=0.3)
 
 
-def _draw_psnr(axes, run, batches=False):
-    """Draw the PSNR of the validation images and, if asked for, of the training `batches`."""
-    if batches:
-        steps, losses = np.reshape(run.curve, (-1, 2)).T
-        axes.plot(steps, -10 * np.log10(losses), color=_colour(run.model), alpha=0.4,
-                  label="training batches")
-    axes.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model),
-              label=f"{run.validation_images:,} validation images")
-    axes.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
-    axes.set(ylabel="PSNR (dB)", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
-    _draw_epochs(axes, run)
-
-
-def _draw_epochs(axes, run):
-    last = run.curve[-1][0] if run.curve else 0
-    axes.set(xlabel="epoch", xlim=(0, 1.02 * max(1, np.ceil(last))))
+def _draw_batches(axes, run, measure):
+    steps, losses = np.reshape(run.curve, (-1, 2)).T
+    axes.plot(steps, measure(losses), color=_colour(run.model), label="training batches")
+    axes.set(xlabel="epoch", xlim=(0, 1.02 * max(1, np.ceil(max(steps, default=0)))))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+
+
+def _draw_validation(axes, run):
+    axes.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model), lw=1, ms=4,
+              label=f"{run.validation_images:,} validation images")
+    axes.set_xlim(0, 1.02 * max(1, len(run.psnr)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _draw_psnr_axis(axes, run):
+    axes.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
+    axes.set(xlabel="epoch", ylabel="PSNR (dB)", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, loc="center left")
 
 
 def plot_psnr_distribution(noisy, denoised, name, title):
@@ -1400,8 +1410,10 @@ def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
     step = max(1, max(noisy.shape[:2]) // 1000)  # drawn small: leave out what none sees
     crop = _crop(noisy.shape, zoom)
     top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
-    figure = _new_figure(3.2 * len(panels), 7.1, title, _Pictures)
-    for above, below, (name, picture) in zip(*figure.subplots(2, len(panels)), panels.items()):
+    height = min(2, noisy.shape[0] / noisy.shape[1])
+    figure = _new_figure(3.2 * len(panels), 3.2 * height + 3.9, title, _Pictures)
+    places = figure.subplots(2, len(panels), height_ratios=(height, 1))
+    for above, below, (name, picture) in zip(*places, panels.items()):
         _show_image(above, picture[::step, ::step], name)
         above.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step,
                                       fill=False, color="yellow", lw=2))
@@ -1451,8 +1463,10 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
                           color=NOISY_COLOUR, alpha=0.25, label="here it does harm")
     axes.axvline(noise_std, color="black", lw=1, ls=":", label="trained on")
     axes.set(title=title, xlabel="standard deviation of the noise", ylabel="PSNR (dB)")
-    axes.grid(alpha=0.3)
+    axes.minorticks_on()
+    axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=9)
+
 
 def finished_runs(run, folder):
     """Return the Runs of the three models by their names, those that are finished.
@@ -1479,20 +1493,28 @@ def _finished_run(name, like, folder):
     return None
 
 
-def plot_side_by_side(runs, seeds):
-    """Draw the PSNR of `runs` over the epochs, and that of the `seeds` as dots: dicts by name."""
+def plot_side_by_side(runs, seeds, title):
+    """Draw the PSNR of `runs` over the epochs, and that of the `seeds` as dots: dicts by name.
+
+    `title` says what the dots are.
+    """
     left, right = _new_figure(11, 3.6).subplots(1, 2, width_ratios=(2, 1))
     for name, run in runs.items():
         left.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(name),
                   label=f"{name}, {run.data}")
     left.set(title="Validation images, while they trained", xlabel="epoch", ylabel="PSNR (dB)")
+    left.set_xlim(0, 1.02 * max(len(run.psnr) for run in runs.values()))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
         beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
         right.plot(place + beside, reached, "o", color=_colour(name))
-    right.set(title="Test images, seed by seed", ylabel="PSNR (dB)", xticks=range(len(seeds)),
+    right.set(title=title, ylabel="PSNR (dB)", xticks=range(len(seeds)),
               xticklabels=list(seeds))
     right.margins(x=0.1, y=0.1)
     for axes in (left, right):
         axes.grid(alpha=0.3)
+
+
+# The last line: by it a notebook knows that this file is whole, and the one that belongs to it.
+BUNDLE = "denoising coursework 6"

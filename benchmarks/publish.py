@@ -24,8 +24,9 @@ def badge(name, repository, branch):
 def publish(url, branch):
     """Write the address of the repository into the notebooks and the README of this folder."""
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
-    if not found:
-        sys.exit(f"URL is {url!r}; it must be of the form https://github.com/OWNER/REPOSITORY.")
+    if not found or not re.fullmatch(r"[\w.-][\w./-]*", branch):
+        sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
+                 "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch.")
     repository = found[1]
     files = f"https://raw.githubusercontent.com/{repository}/{branch}"
     for name in NAMES:

@@ -92,7 +92,7 @@ def test_seeds_in_the_notebook_are_those_of_the_file():
 def test_curves_and_seeds_have_the_colour_of_their_model():
     runs = {name: RUN._replace(psnr=[26.0, 27.0 + i]) for i, name in enumerate(NAMES)}
     seeds = {name: [27.0 + i, 27.1 + i] for i, name in enumerate(NAMES)}
-    common.plot_side_by_side(runs, seeds)
+    common.plot_side_by_side(runs, seeds, "title")
     curves, dots = plt.gcf().axes
     for i, name in enumerate(NAMES):
         assert curves.lines[i].get_label() == f"{name}, CIFAR-10"

@@ -1,11 +1,12 @@
 """A notebook opened alone, without common.py beside it: its first cells in an empty folder."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import zipfile
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -27,7 +28,6 @@ colab.files = files
 colab.output = types.ModuleType("google.colab.output")  # JAX looks for it
 sys.modules.update({{"google.colab": colab, "google.colab.files": files}})
 """
-PAGE = b"<!DOCTYPE html><title>common.py</title>"
 
 
 def run(folder, source):
@@ -52,38 +52,64 @@ def halted(process):
 
 def test_locally_one_line_says_what_is_missing_where_and_what_to_do(tmp_path):
     line = halted(run(tmp_path, first_cells(1)))
-    assert line == f"There is no common.py in {tmp_path}. Put it there, beside this notebook, " \
-                   "and run this cell again."
+    assert line.startswith(f"There is no common.py in {tmp_path}: ")
+    assert line.endswith("Put it there, beside this notebook, or set FILES_URL. Then run this cell "
+                         "again.")
 
 
 def test_the_line_is_all_that_a_notebook_shows():
-    code = code_with("Model1", "class Halt").partition("if importlib")[0]
+    code = code_with("Model1", "class Halt").partition("if not path")[0]
     variables = {}
     exec(code, variables)
     assert variables["Halt"]("so")._render_traceback_() == ["Halt: so"]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_colab_uploads_one_file_and_goes_on(tmp_path, packed):
-    uploaded = ROOT / "common.py"
-    if packed:
-        uploaded = tmp_path / "bundle.zip"
-        with zipfile.ZipFile(uploaded, "w") as bundle:
-            for name in ("common.py", "weights/Model2.json"):
-                bundle.write(ROOT / name, name)
+def bundle():
+    """Pack what `make bundle` packs. Returns the path of the zip file."""
+    makefile = (ROOT / "Makefile").read_text()
+    names = re.search(r"zipfile -c build/bundle.zip (.*)", makefile)[1].split()
+    target = Path("bundle.zip").resolve()
+    subprocess.run([sys.executable, "-m", "zipfile", "-c", target, *names], cwd=ROOT, check=True)
+    return target
+
+
+def in_colab(tmp_path, *uploaded, cells=1, then=""):
+    """Run the first cells in a folder of its own, where the dialog brings the `uploaded` files."""
     folder = tmp_path / "content"
-    folder.mkdir()
-    process = run(folder, COLAB.format(uploaded=[str(uploaded)]) + first_cells(5)
-                  + "\nprint(noisy.shape, common.__file__)")
+    folder.mkdir(exist_ok=True)
+    prelude = COLAB.format(uploaded=list(map(str, uploaded)))
+    return folder, run(folder, prelude + first_cells(cells) + "\n" + then)
+
+
+@pytest.mark.parametrize("name", ["bundle.zip", "common.py", "common (1).py"])
+def test_colab_uploads_one_file_and_goes_on(tmp_path, name):
+    if name == "bundle.zip":
+        bundle()
+    else:
+        shutil.copy(ROOT / "common.py", name)
+    folder, process = in_colab(tmp_path, Path(name).resolve(), cells=5,
+                               then="print(noisy.shape, common.__file__)")
     assert process.returncode == 0, process.stderr
     assert "photographs: 1,600 training images" in process.stdout
     assert process.stdout.strip().endswith(f"(512, 512, 3) {folder}/common.py")
-    assert (folder / "weights" / "Model2.json").exists() is packed
+    for model in NAMES:
+        kept = folder / "weights" / f"{model}.weights.h5"
+        assert kept.exists() is (name == "bundle.zip")
 
 
-def test_colab_dialog_that_is_cancelled_is_told(tmp_path):
-    line = halted(run(tmp_path, COLAB.format(uploaded=[]) + first_cells(1)))
-    assert line.endswith("Run this cell again and choose the bundle's zip file, or common.py.")
+@pytest.mark.parametrize("content", [b"no python", b'BUNDLE = "denoising coursework 0"\n', "cut",
+                                     None])
+def test_colab_upload_of_another_file_is_told_and_the_dialog_comes_back(tmp_path, content):
+    uploaded = []
+    if content:
+        uploaded = [tmp_path / "common.py"]
+        uploaded[0].write_bytes(bundle().read_bytes()[:9000] if content == "cut" else content)
+    folder, process = in_colab(tmp_path, *uploaded)
+    assert halted(process).endswith(
+        "Run this cell again and choose the bundle's zip file, or common.py.")
+    assert not (folder / "common.py").exists()
+    _, process = in_colab(tmp_path, ROOT / "common.py", cells=2)
+    assert process.returncode == 0, process.stderr
 
 
 def test_common_is_fetched_from_an_address(tmp_path, site):
@@ -94,21 +120,25 @@ def test_common_is_fetched_from_an_address(tmp_path, site):
     assert process.stdout.strip() == f"{tmp_path}/common.py {site.address}"
 
 
+SOURCE = (ROOT / "common.py").read_text()
+
+
 @pytest.mark.parametrize("content, message", [
-    (None, "cannot be fetched: HTTP Error 404"), (PAGE, "is not the one of this notebook"),
-    (b'BUNDLE = "denoising coursework 0"', "is not the one of this notebook")])
+    (None, "HTTP Error 404"), (json.dumps(SOURCE), "is not the one of this notebook"),
+    (SOURCE[:-200], "is not the one of this notebook"),
+    (SOURCE.replace(common.BUNDLE, "denoising coursework 0"), "is not the one of this notebook")])
 def test_what_is_not_common_is_not_kept(tmp_path, site, content, message):
     if content:
-        (site.folder / "common.py").write_bytes(content)
+        (site.folder / "common.py").write_text(content)
     line = halted(run(tmp_path, first_cells(1, site.address)))
-    assert site.address in line and message in line
+    assert str(tmp_path) in line and message in line and "FILES_URL" in line
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "example"])
 def test_an_address_that_does_not_answer_is_told(tmp_path, address):
     line = halted(run(tmp_path, first_cells(1, address)))
-    assert line.startswith(f"{address}/common.py cannot be fetched: ")
+    assert "FILES_URL" in line
     assert not list(tmp_path.iterdir())
 
 
@@ -127,6 +157,7 @@ def test_package_missing_inside_common_is_not_taken_for_common(tmp_path):
 
 def test_notebooks_and_helper_are_of_one_version(name):
     assert f'BUNDLE = "{common.BUNDLE}"' in code_cells(name)[0].source
+    assert SOURCE.endswith(f'\nBUNDLE = "{common.BUNDLE}"\n')
 
 
 @pytest.fixture
@@ -160,8 +191,11 @@ def test_publishing_puts_three_badges_into_the_readme(published):
     assert publish.BADGE.sub("", now).split() == publish.BADGE.sub("", text).split()
 
 
-@pytest.mark.parametrize("address", ["", "github.com/a/b", "https://example.org/a/b",
-                                     "https://github.com/a", "https://github.com/a/b/blob/main"])
-def test_an_address_that_is_no_repository_is_refused(address):
+@pytest.mark.parametrize("address, branch", [
+    ("", "main"), ("github.com/a/b", "main"), ("https://example.org/a/b", "main"),
+    ("https://github.com/a", "main"), ("https://github.com/a/b/blob/main", "main"),
+    ("https://github.com/a/b", ""), ("https://github.com/a/b", "a(b)"),
+    ("https://github.com/a/b", "a b"), ("https://github.com/a/b", "a\\1")])
+def test_what_is_no_repository_or_branch_is_refused(address, branch):
     with pytest.raises(SystemExit, match="https://github.com/OWNER/REPOSITORY"):
-        publish.publish(address, "main")
+        publish.publish(address, branch)

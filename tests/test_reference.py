@@ -133,7 +133,7 @@ def test_a_history_without_a_field_is_damaged():
     history = common.read_run("Model1")._asdict()
     del history["psnr"]
     Path("weights", "Model1.json").write_text(json.dumps(history))
-    with pytest.raises(common.Halt, match="Model1.json is damaged: .*psnr"):
+    with pytest.raises(common.Halt, match="Model1.json is damaged .*psnr"):
         common.read_run("Model1")
 
 
@@ -164,7 +164,7 @@ def test_missing_files_are_fetched(monkeypatch, site):
 
 @pytest.mark.parametrize("content, message", [
     (None, "Model1.json cannot be fetched: .*404"),
-    (b"<!DOCTYPE html>", "Model1.json is another kind of file, perhaps a web page")])
+    (b"<!DOCTYPE html>", "Model1.json is damaged"), (b'{"message": 1}', "Model1.json is damaged")])
 def test_what_cannot_be_fetched_leaves_nothing(monkeypatch, site, content, message):
     shutil.rmtree("weights")
     monkeypatch.setattr(common, "FILES_URL", site.address)
@@ -173,7 +173,18 @@ def test_what_cannot_be_fetched_leaves_nothing(monkeypatch, site, content, messa
         (site.folder / "weights" / "Model1.json").write_bytes(content)
     with pytest.raises(common.Halt, match=message):
         common.read_run("Model1")
-    assert not list(Path().glob("weights/*"))
+    assert not list(Path("weights").iterdir())
+
+
+def test_weights_that_do_not_fit_are_not_kept(monkeypatch, site):
+    shutil.copytree("weights", site.folder / "weights")
+    shutil.copy(site.folder / "weights" / "Model1.weights.h5",
+                site.folder / "weights" / "Model2.weights.h5")
+    Path("weights", "Model2.weights.h5").unlink()
+    monkeypatch.setattr(common, "FILES_URL", site.address)
+    with pytest.raises(common.Halt, match="Model2.weights.h5 .*belongs to another network"):
+        load("Model2")
+    assert not Path("weights", "Model2.weights.h5").exists()
 
 
 OTHER = "jax" if keras.backend.backend() == "tensorflow" else "tensorflow"

@@ -213,6 +213,21 @@ def test_finished_run_is_not_trained_again(data, capsys):
     assert capsys.readouterr().out.rstrip().endswith(str(run))
 
 
+class Own(keras.layers.Layer):
+    def __init__(self, amount, **options):
+        super().__init__(**options)
+        self.amount = amount
+
+    def call(self, images):
+        return images * self.amount
+
+
+def own_layer(amount):
+    model = keras.Sequential([keras.Input((None, None, 3)), Own(amount)], name="Small")
+    model.compile(loss="mse")
+    return model
+
+
 def test_everything_that_shapes_a_run_names_it(data):
     def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0):
         run = common.Run("Small", "few", 80, 8, epochs, batch_size, noise_std, seed, *8 * [None])
@@ -231,7 +246,7 @@ def test_everything_that_shapes_a_run_names_it(data):
             key(small_network(noise_std=0.0)), key(small_network(noise_std=0.0), noise_std=0.2),
             key(small_network(activation="relu", name="relu")),
             key(small_network(activation="tanh", name="tanh")),
-            key(small_network(dilation_rate=2))]
+            key(small_network(dilation_rate=2)), key(own_layer(1)), key(own_layer(2))]
     assert len(set(keys)) == len(keys)
     # Keras counts its own names up: add, add_1, … in the second network of one process.
     keras.backend.clear_session()
