@@ -37,7 +37,7 @@ test: export DENOISE_QUICK = 1
 test: export DENOISE_DATA := $(or $(DENOISE_DATA),photos)
 test: .venv/installed
 	.venv/bin/ruff check .
-	.venv/bin/python -m pytest -x --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
+	.venv/bin/python -m pytest --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
 notebooks seeds: export DENOISE_QUICK =
 notebooks: cifar10

@@ -35,9 +35,11 @@ from IPython.display import Image as ShownImage
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-# ---- Import Keras without the backend's chatter --------------------------------------------------
+# ---- Keras ---------------------------------------------------------------------------------------
+#
+# It is imported without the chatter of its backend, and set up the same for all users.
 
 
 @contextlib.contextmanager
@@ -47,7 +49,11 @@ def _silenced_stderr():
     TensorFlow prints lines about oneDNN and CUDA while it starts, past Python and whatever its
     own log level is. Exceptions are not affected.
     """
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: nobody reads it
+        yield
+        return
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
@@ -71,6 +77,8 @@ logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in reco
 FILES_URL = ""  # where the bundle lies on the web; the notebook sets it
 
 # ---- Tools ---------------------------------------------------------------------------------------
+#
+# Small things that several sections use: an error of one line, files written whole, words.
 
 
 class Halt(RuntimeError):
@@ -81,7 +89,7 @@ class Halt(RuntimeError):
 
 
 @contextlib.contextmanager
-def replacing(path):
+def atomic(path):
     """Give a temporary path that takes the place of `path` when the block ends without an error.
 
     A block that fails leaves `path` as it was, and nothing else.
@@ -94,19 +102,8 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
-class _StatusLine:
-    """A text that is updated in place in a notebook, and printed line by line elsewhere."""
-
-    def __init__(self, text):
-        self.in_notebook = IPython.get_ipython() is not None
-        if self.in_notebook:
-            self.display = display({"text/plain": text}, raw=True, display_id=True)
-
-    def show(self, text):
-        if self.in_notebook:
-            self.display.update({"text/plain": text}, raw=True)
-        else:
-            print(text)
+def _path(name):
+    return pathlib.Path(os.path.expanduser(name))  # which leaves a ~name of nobody's as it is
 
 
 def duration(seconds):
@@ -123,6 +120,8 @@ def count(number, noun):
 
 
 # ---- Settings that come from outside the notebook ------------------------------------------------
+#
+# Four environment variables, each read in one place.
 
 VARIABLES = {"DENOISE_EPOCHS", "DENOISE_QUICK", "DENOISE_DATA", "DENOISE_CHECKPOINTS"}
 QUICK_EPOCHS = 2
@@ -142,7 +141,7 @@ def quick_run():
     return value == "1"
 
 
-def planned_epochs(epochs):
+def number_of_epochs(epochs):
     """Return and print the number of epochs to train: `epochs`, or what the environment asks for.
 
     DENOISE_EPOCHS replaces `epochs`; a quick run caps it at QUICK_EPOCHS.
@@ -173,7 +172,7 @@ def checkpoint_folder(folder):
     """
     if quick_run():
         return output_path("checkpoints")
-    path = pathlib.Path(os.environ.get("DENOISE_CHECKPOINTS") or folder).expanduser()
+    path = _path(os.environ.get("DENOISE_CHECKPOINTS") or folder)
     if "google.colab" in sys.modules and path.is_relative_to(DRIVE):
         try:
             importlib.import_module("google.colab.drive").mount(str(DRIVE))
@@ -211,6 +210,8 @@ def print_setup():
 
 
 # ---- Data ----------------------------------------------------------------------------------------
+#
+# CIFAR-10, or patches of photographs in its place.
 
 PATCH_SIZE = 32
 TRAIN_PHOTOS = ("coffee", "hubble_deep_field", "retina")
@@ -251,8 +252,8 @@ def load_data():
     if source == "photos":
         data = _photographs()
     elif source:
-        data = _read_npz(pathlib.Path(source).expanduser())
-    elif quick_run() and not _keras_has_cifar10():
+        data = _read_npz(_path(source))
+    elif quick_run() and not all(path.exists() for path in _keras_cache()):
         data = _photographs()
     else:
         data = _cifar10_or_photographs()
@@ -287,11 +288,11 @@ def _read_npz(path):
     return Data(name, arrays["x_train"], arrays["x_test"])
 
 
-def _keras_has_cifar10():
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "datasets"
-    archive = home / "cifar-10-batches-py-target_archive"  # Keras downloads unless it is there
-    batch = home / "cifar-10-batches-py-target" / "cifar-10-batches-py" / "test_batch"
-    return archive.exists() and batch.exists()
+def _keras_cache():
+    """Return where Keras keeps CIFAR-10: the archive, without which it downloads, and a batch."""
+    home = _path(os.environ.get("KERAS_HOME") or "~/.keras") / "datasets"
+    return (home / "cifar-10-batches-py-target_archive",
+            home / "cifar-10-batches-py-target" / "cifar-10-batches-py" / "test_batch")
 
 
 def _cifar10_or_photographs():
@@ -305,6 +306,7 @@ def _cifar10_or_photographs():
             "CIFAR-10 COULD NOT BE LOADED: PHOTOGRAPHS TAKE ITS PLACE",
             "Tried: keras.datasets.cifar10.load_data(), that is Keras's cache, then its download.",
             f"Reason: {error}",
+            f"If the cache is damaged, delete {_keras_cache()[0].parent / 'cifar-10-batches-py*'}.",
             "The figures below are not CIFAR-10's. To give it by hand, save it as cifar10.npz",
             "with the arrays x_train and x_test (uint8, number × 32 × 32 × 3), set the environment",
             "variable DENOISE_DATA to its path, for instance in a cell at the top, by",
@@ -337,6 +339,8 @@ def _photo_patches(names, number, seed):
 
 
 # ---- Noise and metrics ---------------------------------------------------------------------------
+#
+# Images as numbers from 0 to 1: their noise, and how close they are to clean ones.
 
 
 def to_float(images):
@@ -375,10 +379,14 @@ def add_noise(images, noise_std, seed):
 def psnr(clean, images):
     """Return the peak signal-to-noise ratio of `images` against `clean`, in decibels.
 
-    Both have the same shape and are float in [0, 1], or both uint8. PSNR = 10·log10(peak² / MSE),
-    with one mean squared error over all that is given (scikit-image's formula).
+    Both have the same shape, and are float in [0, 1] or both uint8 or both uint16; else ValueError
+    is raised. PSNR = 10·log10(peak² / MSE), with one mean squared error over all that is given
+    (scikit-image's formula).
     """
-    peak = 255 if clean.dtype == np.uint8 else 1
+    whole = np.issubdtype(clean.dtype, np.integer)
+    if whole and clean.dtype != images.dtype or np.issubdtype(images.dtype, np.integer) != whole:
+        raise ValueError(f"PSNR needs images of one range, not {clean.dtype} and {images.dtype}.")
+    peak = np.iinfo(clean.dtype).max if whole else 1
     return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=peak))
 
 
@@ -554,7 +562,10 @@ class Checkpoints(keras.callbacks.Callback):
             return
         if training not in ("resume", "restart"):
             raise Halt(f'TRAINING is {training!r}; it must be "resume", "restart" or "reference".')
-        _require_mse(model, noisy[:32], clean[:32])
+        if model.loss != "mse" or model.losses:
+            raise Halt('The PSNR is computed from the loss: compile with loss="mse", and let '
+                       "nothing else add to it.")
+        model.evaluate(noisy[:32], clean[:32], verbose=0)  # builds it: on JAX, fit() loses a batch
         model.optimizer.build(model.trainable_variables)
         self.stem = pathlib.Path(folder) / f"{model.name}-{_key(model, self.run, batches, clean)}"
         self.kept = self._newest() if training == "resume" else None
@@ -621,7 +632,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.kept["run"] = json.dumps(self.run._asdict())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary, open(temporary, "wb") as file:
+            with atomic(path) as temporary, open(temporary, "wb") as file:
                 np.savez(file, **self.kept)
                 file.flush()
                 os.fsync(file.fileno())  # a power cut must not leave an empty file by that name
@@ -647,18 +658,6 @@ class Checkpoints(keras.callbacks.Callback):
                 os.replace(path, aside)
                 print(f"A checkpoint is damaged ({error}) and was set aside as {aside}.")
         return None
-
-
-def _require_mse(model, noisy, clean):
-    """Raise Halt unless the loss is the mean squared error and no more. This also builds it.
-
-    On JAX, fit() would take a batch to build it, and lose it.
-    """
-    loss = model.evaluate(noisy, clean, verbose=0, return_dict=True)["loss"]
-    expected = np.mean((model.predict_on_batch(noisy) - clean) ** 2)
-    if not np.isclose(loss, expected, rtol=1e-3, equal_nan=True):
-        raise Halt('The PSNR is computed from the loss: compile with loss="mse" and nothing else '
-                   "that adds to it.")
 
 
 def _key(model, run, batches, clean):
@@ -729,7 +728,7 @@ def _shipped(name, read):
                    'in the Files pane), or set TRAINING = "resume" to train.')
     address = f"{FILES_URL}/{REFERENCE.name}/{name}"
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
+    with atomic(path) as temporary:
         try:
             with urllib.request.urlopen(address, timeout=30) as answer:
                 temporary.write_bytes(answer.read())
@@ -752,23 +751,26 @@ class LiveDisplay(keras.callbacks.Callback):
 
     fit() goes into a `with` block of it, and it comes after `checkpoints` in fit()'s callbacks. If
     Stop ends fit(), the network is taken back to its last finished epoch; if there is none, the
-    block raises Halt. `picture` is one that denoise() takes.
+    block raises Halt. `picture` is one that denoise() takes. Outside a notebook, it prints a line
+    an epoch.
     """
 
     def __init__(self, checkpoints, picture):
         super().__init__()
         self.set_model(checkpoints.model)
         self.checkpoints, self.crop = checkpoints, picture[_crop(picture.shape, most=128)]
+        self.in_notebook = IPython.get_ipython() is not None
         self.first = None  # step and time of this fit()'s first: it compiles, so it is not timed
         self.next_text = self.next_figure = 0.0
 
     def __enter__(self):
         run = self.checkpoints.run
-        self.status = _StatusLine(f"{len(run.loss)} of {count(run.epochs, 'epoch')} done …")
-        if self.status.in_notebook:
-            self.figure = display({"text/plain": ""}, raw=True, display_id=True)
-            self._draw()
-            self.next_figure = time.perf_counter() + 3  # that one compiled: its time says nothing
+        if self.in_notebook:
+            self.text, self.figure = (display({"text/plain": ""}, raw=True, display_id=True)
+                                      for _ in range(2))
+        self._show(f"{len(run.loss)} of {count(run.epochs, 'epoch')} done …")
+        self._draw()
+        self.next_figure = time.perf_counter() + 3  # that one compiled: its time says nothing
         return self
 
     def __exit__(self, kind, error, trace):
@@ -783,22 +785,20 @@ class LiveDisplay(keras.callbacks.Callback):
             return False
         run = self.checkpoints.run
         if not run.loss:
-            self.status.show("Stopped.")
+            self._show("Stopped.")
             raise Halt("Stopped in the first epoch, so there is no trained network for the cells "
                        "below. Run all cells again, with a smaller EPOCHS if it takes too long.")
         self._draw()
-        self.status.show(str(run) if kind is None else (
+        self._show(str(run) if kind is None else (
             f"Stopped: back at the end of epoch {len(run.loss)} of {run.epochs}.\n"
             'To go on from there, run this cell again with TRAINING = "resume".'))
         return True
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.status.in_notebook:
-            return
         now, run, steps = time.perf_counter(), self.checkpoints.run, len(self.checkpoints.batches)
         done = self.checkpoints.finished * steps + self.checkpoints.step
         self.first = self.first or (done, now)
-        if now > self.next_text:
+        if self.in_notebook and now > self.next_text:
             self.next_text = now + 1
             text = (f"Epoch {self.checkpoints.finished + 1}/{run.epochs}, "
                     f"step {self.checkpoints.step:,}/{steps:,}   loss {logs['loss']:.6f}")
@@ -807,18 +807,24 @@ class LiveDisplay(keras.callbacks.Callback):
             if done > self.first[0]:
                 a_step = (now - self.first[1]) / (done - self.first[0])
                 text += f"   {duration(a_step * (run.epochs * steps - done))} left"
-            self.status.show(text)
+            self._show(text)
         if now > self.next_figure:
             self._draw()
 
     def on_epoch_end(self, epoch, logs=None):
         run = self.checkpoints.run
-        if not self.status.in_notebook:
-            print(f"Epoch {epoch + 1}/{run.epochs}: loss {run.loss[-1]:.6f}, "
-                  f"PSNR {run.psnr[-1]:.2f} dB, {duration(run.seconds[-1])}", flush=True)
+        if not self.in_notebook:
+            self._show(f"Epoch {epoch + 1}/{run.epochs}: loss {run.loss[-1]:.6f}, "
+                       f"PSNR {run.psnr[-1]:.2f} dB, {duration(run.seconds[-1])}")
+
+    def _show(self, text):
+        if self.in_notebook:
+            self.text.update({"text/plain": text}, raw=True)
+        else:
+            print(text, flush=True)
 
     def _draw(self):
-        if not self.status.in_notebook:
+        if not self.in_notebook:
             return
         started = time.perf_counter()
         figure = Figure(figsize=(9, 2.8), layout="constrained")
@@ -840,18 +846,17 @@ def require_trained(run):
 
 
 # ---- Pictures: read and write --------------------------------------------------------------------
+#
+# Files of many kinds become arrays of four: grey or colours, each with or without alpha.
 
 NOISY_PICTURE = "noisy.png"
-FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP")
+MAX_PIXELS = 300_000_000  # no camera has more; what is larger is likely to be a trap for memory
 COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}  # of so many channels: one may be alpha, which is none
 
 
-class PictureError(ValueError):
-    """A picture cannot be denoised as it is, or not under the name that was given."""
-
-
-class PictureFileError(OSError):
-    """A picture file cannot be read or written: no permission, no room."""
+class PictureError(Halt):
+    """A picture cannot be read, denoised or written, as the message says and how to mend it."""
 
 
 def clean_picture():
@@ -873,147 +878,144 @@ def noisy_picture():
     return to_uint8(clean + noise)
 
 
+def picture_name(picture):
+    """Return the name of a picture file: `picture`, or the key of a dict like Colab's upload()."""
+    if isinstance(picture, dict):
+        if len(picture) != 1:
+            raise PictureError(f"PICTURE holds {count(len(picture), 'file')}: upload one.")
+        [picture] = picture
+    return picture
+
+
 def open_picture(name):
-    """Read the picture file `name`: PNG, JPEG, TIFF, WebP, GIF or BMP, 8 bits or 16-bit grey.
+    """Read the picture file `name`: PNG, JPEG, WebP, AVIF, GIF or BMP, 8 bits or 16-bit grey.
 
     Returns (height, width) if it is grey, (height, width, 2) with alpha, (height, width, 3) if it
     has colours, (height, width, 4) with alpha; uint16 for 16 bits, else uint8. Palettes and 1 bit
-    are written out as colours and greys. A photograph is turned upright as its EXIF data say. Of
-    several frames or pages it is the first, and a line says so. A missing noisy.png is made anew.
+    are written out as colours and greys, CMYK is converted to RGB. A photograph is turned upright
+    as its EXIF data say. Of several frames it is the first. A missing noisy.png is made anew.
 
-    Raises PictureError, which says what to do, for a file that is missing, damaged, or of another
-    kind, and PictureFileError for one that the system does not let us read.
+    Raises PictureError for a file that is missing, damaged, or of another kind.
     """
     return _read_picture(name)[0]
 
 
 def _read_picture(name):
-    """Read a picture as open_picture() does. Returns its pixels and its ICC profile or None."""
-    with _naming(name, "read"):
-        path = pathlib.Path(name).expanduser()
+    """Read a picture as open_picture() does. Returns its pixels, and what PNG keeps beside them.
+
+    That is the ICC profile and the resolution; gAMA, cHRM and cICP chunks are dropped.
+    """
+    path = _path(name)
+    with _system_errors(name, "read"):
         if str(name) == NOISY_PICTURE and not path.exists():
             save_picture(noisy_picture(), path)
-        if path.is_dir():
-            raise PictureError(f"{name} is a folder: name a picture in it.")
         if not path.is_file():
-            raise PictureError(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there, "
-                               "or name another (in the notebook's settings, it is PICTURE).")
-        content = path.read_bytes()  # given a path, Pillow scrambles some TIFF files it turns
+            raise PictureError(f"There is no picture file {name} in {pathlib.Path.cwd()}: put it "
+                               "there, or name another (in the notebook's settings, in PICTURE).")
+        content = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with _opened(content) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise PictureError(f"{name} has {picture.width * picture.height:,} pixels; at most "
+                                   f"{MAX_PIXELS:,} are read. Save it smaller.")
             picture.verify()  # a PNG's checksums, which decoding passes over
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with _opened(content) as picture:
             if getattr(picture, "is_animated", False):
                 print(f"{name} holds several pictures; this is the first of them.")
-            pixels = _pixels(name, picture)
-            return pixels, _profile(picture, pixels)
+            return _pixels(picture, name), _kept(picture)
     except PictureError:
         raise
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it begins like none" if unknown else error
-        raise PictureError(f"{name} cannot be read as a picture ({reason}). Either it is damaged: "
-                           f"fetch it again; or it is not one of {', '.join(FORMATS)}: convert it."
-                           ) from error
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise PictureError(_other_kind(name, content) or (
+            f"{name} is damaged or of another kind than {', '.join(FORMATS)}{reason}.")) from error
 
 
 @contextlib.contextmanager
-def _naming(name, action):
-    """Raise what the system has against the file `name` as an error of our own that names it."""
+def _system_errors(name, action):
+    """Raise what the system has against the file `name` as a PictureError that names it."""
     try:
         yield
-    except (PictureError, PictureFileError):
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # no permission; no such ~user; a NUL
+    except (OSError, ValueError) as error:  # no permission, no room; a name that cannot be
         reason = getattr(error, "strerror", None) or error
-        raise PictureFileError(f"{name} cannot be {action}: {reason}") from error
+        raise PictureError(f"{name} cannot be {action}: {reason}") from error
 
 
-def _profile(picture, pixels):
-    """Return the ICC profile of an opened `picture`, if it is one that suits its `pixels`."""
-    profile = picture.info.get("icc_profile")
-    made_grey = picture.mode in ("P", "PA") and _colours(pixels).shape[2] == 1
-    return profile if isinstance(profile, bytes) and not made_grey else None
+def _opened(content):
+    """Open a picture, without Pillow's guard against large ones: a phone's may exceed it."""
+    Image.init()  # before this, Pillow does not know its formats
+    guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(io.BytesIO(content), formats=[f for f in FORMATS if f in Image.OPEN])
+    finally:
+        Image.MAX_IMAGE_PIXELS = guard
 
 
-def _pixels(name, picture):
-    """Decode an opened `picture` into the array that open_picture() returns."""
-    depth, transparent = _bits(picture), "transparency" in picture.info
-    if depth == 16 and picture.mode[0] == "I" and not transparent and not _misread(picture):
-        return np.asarray(_upright(picture)).astype(np.uint16)
-    target = {"1": "LA" if transparent else "L", "L": "LA" if transparent else "L", "LA": "LA",
-              "P": "RGBA" if transparent else "RGB", "PA": "RGBA",
-              "RGB": "RGBA" if transparent else "RGB", "RGBA": "RGBA"}.get(picture.mode)
-    if depth > 8 or target is None or _misread(picture):
-        raise PictureError(_refusal(name, picture.mode, depth))
-    if transparent and target == "LA":  # Pillow widens 1, 2 and 4 bits to 8, but not this value
-        widened = {"1": 255, "L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
-        picture.info["transparency"] = min(255, widened * picture.info["transparency"])
-    pixels = np.array(_upright(picture).convert(target))
-    if picture.mode in ("P", "PA") and not np.ptp(_colours(pixels), axis=2).any():
+def _other_kind(name, content):
+    """Return how to convert a file that is not read, or None for one that is not known."""
+    new = "picture.png"
+    if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"IIRO", b"IIU\0"):
+        return (f"{name} is a TIFF file, or a camera's raw file. Save raw files as PNG in an image "
+                f"editor; convert TIFF by: import tifffile; common.save_picture("
+                f"tifffile.imread({str(name)!r}), {new!r}); then use {new}.")
+    if content[4:8] == b"ftyp" and content[8:12] not in (b"avif", b"avis"):
+        return (f"{name} is a HEIC file, or a camera's raw file. Save it as JPEG or PNG in an "
+                "image editor, or convert it: pip install pillow-heif; then import pillow_heif; "
+                "from PIL import Image; pillow_heif.register_heif_opener(); "
+                f"Image.open({str(name)!r}).convert('RGB').save({new!r}); then use {new}.")
+    return None
+
+
+def _kept(picture):
+    """Return what save_picture() can keep of an opened `picture` beside its pixels."""
+    fits = picture.mode not in ("P", "PA", "CMYK")  # their profile is of colours that are gone
+    return {name: picture.info[name] for name in ("icc_profile", "dpi")
+            if picture.info.get(name) and (fits or name == "dpi")}
+
+
+MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA",
+         "CMYK": "RGB"}
+
+
+def _pixels(picture, name="The picture"):
+    """Decode a PIL `picture` into the array that open_picture() returns."""
+    tiles = getattr(picture, "tile", None)
+    raw = tiles[0][3] if tiles else picture.mode  # how the file holds a pixel
+    raw = str(raw[0] if isinstance(raw, tuple) else raw)
+    transparent = "transparency" in picture.info
+    if ";16" in raw and picture.mode[0] == "I" and not transparent:
+        return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
+    if picture.mode not in MODES or picture.format == "PNG" and ";16" in raw:
+        raise PictureError(f"{name} has more than 8 bits a channel, or colours of a rare kind "
+                           f"(Pillow's mode {picture.mode}). Save it as RGB or grey with 8 bits a "
+                           "channel, or as grey with 16 bits and no transparency.")
+    if picture.mode == "CMYK":
+        print(f"{name} has CMYK colours: they are converted to RGB.")
+    target = MODES[picture.mode]
+    if transparent:
+        target = {"L": "LA", "RGB": "RGBA"}.get(target, target)
+        if target == "LA":  # Pillow widens 1, 2 and 4 bits to 8, but not this value
+            widened = {"1": 255, "L;2": 85, "L;4": 17}.get(raw, 1)
+            picture.info["transparency"] = min(255, widened * picture.info["transparency"])
+    pixels = np.array(ImageOps.exif_transpose(picture).convert(target))
+    if picture.mode in ("P", "PA") and not np.ptp(without_alpha(pixels), axis=2).any():
         return pixels[:, :, ::3] if pixels.shape[2] == 4 else pixels[:, :, 0]  # a palette of greys
     return pixels
 
 
-def _upright(picture):
-    """Return `picture` turned as its EXIF data say. Pillow turns a TIFF file when it loads it."""
-    picture.load()
-    return picture if picture.format == "TIFF" else ImageOps.exif_transpose(picture)
+def save_picture(picture, path, **kept):
+    """Write `picture` as a PNG file, whole or not at all, with what Pillow's save() is to keep.
 
-
-def _raw_mode(picture):
-    """Return how the file holds a pixel, in Pillow's words, such as RGB;16B for 16-bit colour."""
-    arguments = picture.tile[0][3] if picture.tile else picture.mode
-    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
-
-
-def _bits(picture):
-    """Return the bits a channel in the file: Pillow opens 16-bit colour as 8-bit without a word."""
-    if picture.format == "TIFF":
-        return max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
-    return 16 if picture.format == "PNG" and ";16" in _raw_mode(picture) else 8
-
-
-def _misread(picture):
-    """Say whether `picture` is a TIFF file that Pillow opens, but as something else.
-
-    That is one with signed values, with 16 bits where 0 is white, or with channels it leaves out.
+    It has one of the shapes and types that open_picture() returns. Raises PictureError if the file
+    cannot be written.
     """
-    if picture.format != "TIFF":
-        return False
-    tags = picture.tag_v2
-    return (set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))) != {1}
-            or tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and _bits(picture) > 8
-            or tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) > len(picture.getbands()))
+    with _system_errors(path, "written"), atomic(pathlib.Path(path)) as temporary:
+        Image.fromarray(_image_array(picture)).save(temporary, format="PNG", **kept)
 
 
-def _refusal(name, mode, depth):
-    if depth > 8:
-        return (f"{name} has {depth} bits a channel. Only grey without transparency may have more "
-                "than 8, namely 16. Save the picture as RGB or grey with 8 bits a channel, in an "
-                "image editor.")
-    if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        return (f"{name} has the colour mode {mode}, and these networks know RGB and grey. Convert "
-                f'it: from PIL import Image; Image.open("{name}").convert("RGB").save("rgb.png", '
-                "icc_profile=None); then use rgb.png.")
-    return (f"{name} is a picture of a rare kind (Pillow's mode {mode}, or a TIFF file with signed "
-            "values or further channels). Save it as RGB or grey in an image editor.")
-
-
-def save_picture(picture, path, icc_profile=None):
-    """Write `picture` as a PNG file, whole or not at all.
-
-    It has one of the shapes and types that open_picture() returns. Raises PictureFileError if the
-    file cannot be written.
-    """
-    try:
-        with replacing(pathlib.Path(path)) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG", icc_profile=icc_profile)
-    except OSError as error:
-        raise PictureFileError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-# ---- Pictures: estimate their noise --------------------------------------------------------------
+# ---- Pictures: their noise -----------------------------------------------------------------------
+#
+# How strong it is, and at which contrast the network should see it.
 
 NOISE_CROP = 512
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -1025,7 +1027,8 @@ def estimate_noise(picture):
     It has a shape and a type that denoise() takes. scikit-image's estimate_sigma (the median of
     the finest wavelet coefficients: Donoho and Johnstone, Biometrika 1994) reads too little where
     black and white have cut noise off. So it is read against itself: which noise, added to a
-    smoothed copy and clipped, gives the same estimate? Fine texture still counts as noise.
+    smoothed copy and clipped, gives the same estimate? It looks at the brightness, since JPEG
+    smooths colours. Fine texture still counts as noise.
 
     Looks at no more than the middle 512×512 pixels. Returns a float, or None for a picture of less
     than 16 pixels a side.
@@ -1034,81 +1037,99 @@ def estimate_noise(picture):
     if min(height, width) < 16:
         return None
     top, left = max(0, (height - NOISE_CROP) // 2), max(0, (width - NOISE_CROP) // 2)
-    values = to_float(_colours(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP]).clip(0, 1)
+    crop = without_alpha(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP]
+    values = to_float(crop).clip(0, 1)
     smooth = skimage.filters.gaussian(values, 2, channel_axis=-1)
     noise = np.random.default_rng(0).standard_normal(values.shape, dtype=np.float32)
-    estimates = [_estimate_sigma(np.clip(smooth + level * noise, 0, 1)) for level in NOISE_LEVELS]
-    return float(np.interp(_estimate_sigma(values), [0, *estimates], [0, *NOISE_LEVELS]))
+    estimates = [_sigma(np.clip(smooth + level * noise, 0, 1)) for level in NOISE_LEVELS]
+    return float(np.interp(_sigma(values), [0, *estimates], [0, *NOISE_LEVELS]))
 
 
-def _estimate_sigma(values):
-    return skimage.restoration.estimate_sigma(values, average_sigmas=True, channel_axis=-1)
+def _sigma(values):
+    weights = (0.299, 0.587, 0.114) if values.shape[2] == 3 else (1,)  # of JPEG's brightness
+    return skimage.restoration.estimate_sigma(values @ np.float32(weights))
 
 
-def describe_noise(picture, noise_std):
-    """Return in words how the noise of `picture` compares with the `noise_std` of the training."""
-    estimate = estimate_noise(picture)
-    if estimate is None:
+def contrast_for(picture, noise_std, trained_std):
+    """Return the contrast at which noise of `noise_std` in `picture` becomes `trained_std`.
+
+    It is never so high that values leave the range from 0 to 1. `noise_std` may be None: not known.
+    """
+    values = without_alpha(picture)
+    spread = float(to_float(values.max())) - float(to_float(values.min()))
+    return min(trained_std / noise_std if noise_std else 1.0, max(1.0, 1 / max(spread, 1e-3)))
+
+
+def describe_noise(picture, noise_std, trained_std):
+    """Return in words what to expect of a network trained on `trained_std`; for `noise_std`, see
+    contrast_for()."""
+    if noise_std is None:
         return "The picture is too small to estimate its noise."
-    text = f"Its noise is about {estimate:.2f}; the network was trained on {noise_std:.2f}."
-    if estimate < 0.3 * noise_std:
+    contrast = contrast_for(picture, noise_std, trained_std)
+    text = f"Its noise is about {noise_std:.2g}; the network was trained on {trained_std:.2g}."
+    if abs(contrast - 1) > 0.05:
+        text += f"\nSo the network sees the picture at {contrast:.2g} times its contrast."
+    if picture.dtype == np.uint16 and picture.max() < 2**15:
+        text += f"\nThe picture uses only values up to {picture.max():,} of 65,535."
+    if noise_std * contrast < 0.3 * trained_std:
         text += "\nThat is hardly any: the result may well be worse than the picture itself."
-    elif estimate < 0.7 * noise_std:
+    elif noise_std * contrast < 0.7 * trained_std:
         text += "\nThat is weaker: expect the network to take away fine detail along with it."
-    elif estimate > 1.2 * noise_std:
-        text += ("\nThat is stronger: expect much of it to stay, unless you denoise at a scale "
-                 f"of {noise_std / estimate:.2f}.")
     return text
 
 
 # ---- Pictures: denoise ---------------------------------------------------------------------------
+#
+# A picture of any size goes through the network in windows that fit together without seams.
 
 WINDOW = 512  # pixels a side of what the network sees at once
-STATUS_INTERVAL = 3  # seconds
-POINTWISE = {"InputLayer", "GaussianNoise", "GaussianDropout", "Dropout", "SpatialDropout2D",
-             "Activation", "ReLU", "LeakyReLU", "ELU", "Identity", "Rescaling", "Add",
-             "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
-ALONG_AN_AXIS = {"BatchNormalization", "Concatenate"}
-CONVOLUTIONS = {"Conv2D", "DepthwiseConv2D", "SeparableConv2D"}
+POINTWISE = {"InputLayer", "GaussianNoise", "GaussianDropout", "Dropout", "Activation", "ReLU",
+             "LeakyReLU", "BatchNormalization", "Add", "Subtract", "Concatenate", "Identity"}
 
 
-def denoise(model, image, scale=1.0):
+def denoise(model, image, noise_std=None, trained_std=0.1):
     """Denoise an `image` of any size. Returns the same shape, type and range.
 
     `image` is (height, width) or (height, width, channels), where 1 channel is grey, 2 are grey and
     alpha, 3 red, green, blue, and 4 those and alpha; alpha is not touched. It is uint8, uint16 or
-    float; a float one is meant to be in [0, 1] but for its noise, and is returned clipped.
+    float, or a PIL image; a float one is meant to be in [0, 1] but for its noise, and is returned
+    clipped.
 
-    Large ones go through the network in windows that overlap by as much as it reaches, so that the
-    result is that of the whole at once (see reach()). If it takes long, its progress is shown.
+    Large ones go through the network in windows that overlap by as much as it sees around a pixel,
+    so that the result is that of the whole at once. If there are many, a bar shows the progress.
 
-    `scale` (above 0, at most 1) is for noise stronger than the network was trained on: the contrast
-    that the network sees, so that noise of 0.2 is 0.1 at a scale of 0.5. The contrast of grey is
-    1/√3 of that: its noise is the same in all three channels, where the network expects it to
-    differ, so that the brightness of grey is √3 times as noisy. Three equal channels are grey, too.
+    `noise_std` is the noise of the image and `trained_std` that of the training, both in units of
+    [0, 1]: the network sees the image at the contrast that contrast_for() says. The contrast of
+    grey is 1/√3 of that: its noise is the same in all three channels, where the network expects it
+    to differ, so that the brightness of grey is √3 times as noisy. Three equal channels are grey.
 
-    Raises PictureError for an array of another shape, type or range, and ValueError for another
-    `scale` or a network that does not keep an image's size.
+    Raises PictureError for an array of another shape, type or range, and ValueError for a network
+    that does not keep an image's size.
     """
-    image = np.asarray(image)
-    _check_image(image)
-    if not 0 < scale <= 1:
-        raise ValueError(f"scale is {scale}; it must be above 0 and at most 1.")
+    image = _image_array(image)
     result = np.array(image, order="C")
-    source, target = _colours(image), _colours(result)
-    if (source == source[:, :, :1]).all():
+    source, target = without_alpha(image), without_alpha(result)
+    if all(np.array_equal(source[..., 0], source[..., i]) for i in range(source.shape[2])):
         source = source[:, :, :1]
-    contrast = np.float32(scale / np.sqrt(3 / source.shape[2]))
+    contrast = contrast_for(image, noise_std, trained_std)
+    low, high = (float(to_float(value)) for value in (source.min(), source.max()))
+    middle = (low + high) / 2 if contrast > 1 else 0.5
+    contrast = np.float32(contrast / np.sqrt(3 / source.shape[2]))
+    offset = np.float32(0.5 - contrast * middle)
     windows = _windows(model, image.shape[:2])
-    progress = _Progress(len(windows))
-    for window, part, place in windows:
-        values = _through_network(model, to_float(source[window]), contrast)
+    bar = keras.utils.Progbar(len(windows), interval=3, unit_name="part")
+    for done, (window, part, place) in enumerate(windows):
+        values = _through_network(model, to_float(source[window]), contrast, offset)
         target[place] = from_float(values[part], image.dtype)
-        progress.step()
+        if len(windows) > 16:
+            bar.update(done + 1)
     return result
 
 
-def _check_image(image):
+def _image_array(image):
+    """Return an image as an array that is sure to be one. Raises PictureError otherwise."""
+    image = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
     floating = np.issubdtype(image.dtype, np.floating)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in COLOURS):
         raise PictureError(f"The array has the shape {image.shape}; an image is (height, width) or "
@@ -1118,31 +1139,32 @@ def _check_image(image):
     if not floating and image.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"The array is {image.dtype}; an image is uint8, uint16, or float with "
                            "values from 0 to 1.")
-    if floating and not (image.min() >= -2 and image.max() <= 3):  # not so for NaN either
-        raise PictureError(f"The array holds values from {image.min()} to {image.max()}; a float "
-                           "image has values from 0 to 1, and noise does not lead far from there.")
+    if floating and not (image.min() >= -2 and image.max() <= 3 and np.mean(image < -0.25) < 0.2):
+        # not so for NaN either; noise leads a little out of the range, and rarely far below zero
+        raise PictureError(f"The array holds values from {image.min():.3g} to {image.max():.3g}; a "
+                           "float image has values from 0 to 1, but for its noise.")
+    return image
 
 
-def _colours(image):
+def without_alpha(image):
     """Return a view of the colours of `image`, without alpha: (height, width, 1 or 3)."""
     channels = image if image.ndim == 3 else image[:, :, np.newaxis]
     return channels[:, :, :COLOURS[channels.shape[2]]]
 
 
-def _through_network(model, values, contrast):
-    """Apply the network to float32 `values` (height, width, 1 or 3) at a contrast about 0.5."""
-    grey = (1 - contrast) / 2
-    batch = np.repeat(contrast * values + grey, 3 // values.shape[2], axis=2)[np.newaxis]
-    denoised = model.predict_on_batch(batch)[0]
+def _through_network(model, values, contrast, offset):
+    """Apply the network to contrast × `values` + offset; `values` are (height, width, 1 or 3)."""
+    batch = np.repeat(contrast * values + offset, 3 // values.shape[2], axis=2)
+    denoised = model.predict_on_batch(batch[np.newaxis])[0]
     if not np.isfinite(denoised).all():
         raise Halt("The network returns values that are no numbers: its training went wrong. Set a "
                    "smaller LEARNING_RATE and run all cells again.")
-    if denoised.shape != batch[0].shape:
-        raise ValueError(f"The network makes {denoised.shape} of an image {batch[0].shape}; a "
+    if denoised.shape != batch.shape:
+        raise ValueError(f"The network makes {denoised.shape} of an image {batch.shape}; a "
                          "denoiser keeps height, width and the three colours.")
     if values.shape[2] == 1:
         denoised = denoised.mean(axis=2, keepdims=True)
-    return (denoised - grey) / contrast
+    return (denoised - offset) / contrast
 
 
 def _windows(model, size):
@@ -1151,124 +1173,81 @@ def _windows(model, size):
     Each piece is (window, part, place): show the network `window` of the image, keep `part` of what
     comes out, and put it to `place` in the result. All windows are equally large.
     """
-    try:
-        halo = 0 if max(size) <= WINDOW else reach(model)  # what fits in one window needs no halo
-    except ValueError as error:
-        print(f"{error}\nSo the image goes through the network in one piece.")
+    radius = 0 if max(size) <= WINDOW else receptive_radius(model)  # one window has no cuts
+    if radius is None:
+        print("How far this network sees around a pixel is not known, so the picture goes through "
+              "it in one piece.")
         spans = [[(0, length, 0, length)] for length in size]
     else:
-        spans = [_spans(length, halo) for length in size]
+        spans = [_spans(length, radius) for length in size]
     return [(np.s_[top:bottom, left:right],
              np.s_[up - top:down - top, first - left:last - left], np.s_[up:down, first:last])
             for top, bottom, up, down in spans[0] for left, right, first, last in spans[1]]
 
 
-def _spans(length, halo):
+def _spans(length, radius):
     """Cut `length` pixels. Returns for each window its start and stop and those of what is valid.
 
-    Within `halo` pixels of a cut, the network misses what lies beyond. At the image's own edges
+    Within `radius` pixels of a cut, the network misses what lies beyond. At the image's own edges
     there is nothing to miss.
     """
-    most = max(WINDOW - 2 * halo, 2 * halo, 1)  # far reach: rather large windows than many
-    number = max(1, -(-(length - 2 * halo) // most))
-    step = -(-(length - 2 * halo) // number)
-    window = min(length, step + 2 * halo)
+    most = max(WINDOW - 2 * radius, 2 * radius, 1)  # sees far: rather large windows than many
+    number = max(1, -(-(length - 2 * radius) // most))
+    step = -(-(length - 2 * radius) // number)
+    window = min(length, step + 2 * radius)
     starts = [min(i * step, length - window) for i in range(number)]
-    return [(start, start + window, start + halo if start else 0,
-             start + window - halo if start + window < length else length) for start in starts]
+    return [(start, start + window, start + radius if start else 0,
+             start + window - radius if start + window < length else length) for start in starts]
 
 
-def reach(model):
-    """Return by how many pixels, at most, the network looks beyond a pixel to compute it.
+def receptive_radius(model):
+    """Return how many pixels around a pixel the network sees, at most, or None if it is not known.
 
-    Each convolution with stride 1 and same padding adds dilation × (kernel size - 1) / 2; what
-    works on single pixels adds nothing. Five 3×3 convolutions reach 5 pixels.
-
-    Raises ValueError for a network in which another layer stands.
+    Each convolution with stride 1 and same padding adds dilation × (kernel size - 1) / 2, and what
+    works on single pixels nothing: five 3×3 convolutions see 5 pixels far.
     """
     try:
-        entries = model.get_config()["layers"]
-    except (NotImplementedError, TypeError, KeyError):
-        raise ValueError(f"How far {model.name} reaches is not known: it cannot list its layers."
-                         ) from None
-    return sum(_layer_reach(entry) * max(1, len(entry.get("inbound_nodes", ())))
-               for entry in entries)
+        radii = [_layer_radius(entry) for entry in model.get_config()["layers"]]
+    except (NotImplementedError, TypeError, KeyError):  # a class of one's own
+        return None
+    return None if None in radii else sum(radii)
 
 
-def _layer_reach(entry):
+def _layer_radius(entry):
     kind, config = entry["class_name"], entry["config"]
-    ours = str(entry["module"]).split(".")[0] == "keras"
-    if not isinstance(config.get("activation", "linear"), str):
-        ours = False  # a function of one's own: it may look at other pixels
-    if ours and kind in POINTWISE:
+    if str(entry["module"]).split(".")[0] != "keras" or not isinstance(
+            config.get("activation", ""), str):
+        return None  # code of one's own: it may look at other pixels
+    if kind in POINTWISE and config.get("axis", -1) in (-1, 3):
         return 0
-    if ours and kind in ALONG_AN_AXIS and config["axis"] in (-1, 3):
-        return 0
-    if (ours and kind in CONVOLUTIONS and set(np.ravel(config["strides"])) == {1}
+    if ("kernel_size" in config and set(np.ravel(config["strides"])) == {1}
             and config["padding"] == "same" and config["data_format"] == "channels_last"):
         spread = np.subtract(config["kernel_size"], 1) * config["dilation_rate"]
-        return int(-(-np.max(spread) // 2))
-    raise ValueError(f"How far the network reaches is not known, because of {entry.get('name')} "
-                     f"({kind}).")
+        return int(-(-np.max(spread) // 2)) * max(1, len(entry.get("inbound_nodes", ())))
+    return None
 
 
-class _Progress:
-    """Show how many of `total` steps are done, every few seconds and only if it takes that long."""
-
-    def __init__(self, total):
-        self.total, self.done = total, 0
-        self.start = self.shown = time.perf_counter()
-        self.line = None
-
-    def step(self):
-        self.done += 1
-        now = time.perf_counter()
-        last = self.done == self.total
-        if now - self.shown < STATUS_INTERVAL and not (self.line and last):
-            return
-        self.shown = now
-        self.line = self.line or _StatusLine("")
-        spent = now - self.start
-        left = duration(spent * (self.total - self.done) / self.done)
-        self.line.show(f"Denoised {self.done} of {self.total} parts, "
-                       + (f"in {duration(spent)}" if last else f"{left} left"))
-
-
-def denoise_file(model, source, target, scale=1.0):
+def denoise_file(model, source, target, noise_std=None, trained_std=0.1):
     """Denoise the picture file `source` and write the result to `target`, a PNG file.
 
-    For what `source` may be, see open_picture(); its ICC profile is kept. `scale` is denoise()'s.
-    Returns the denoised pixels. Raises PictureError or PictureFileError, and leaves no file and no
-    part of one behind, if the picture cannot be denoised or the result not be written.
+    For what `source` may be, see open_picture(); its ICC profile and resolution are kept. For
+    `noise_std` and `trained_std`, see denoise(). Returns the denoised pixels. Raises PictureError,
+    and leaves no file and no part of one behind, if the picture cannot be denoised or the result
+    not be written.
     """
-    with _naming(source, "read"):
-        source = pathlib.Path(source).expanduser()
-    with _naming(target, "written"):
-        target = pathlib.Path(target).expanduser()
-        _check_target(source, target)
-    image, icc_profile = _read_picture(source)
-    denoised = denoise(model, image, scale)
-    save_picture(denoised, target, icc_profile)
+    source, path = _path(source), _path(target)
+    with _system_errors(target, "written"):
+        if path.suffix.lower() != ".png":
+            raise PictureError(f"The result {target} is to be a PNG file: let it end in .png.")
+        if not path.parent.is_dir():
+            raise PictureError(f"There is no folder {path.parent} in {pathlib.Path.cwd()} to write "
+                               f"{path.name} to: create it.")
+        if path.resolve() == source.resolve():
+            raise PictureError(f"{target} is the noisy picture: give the result another name.")
+    image, kept = _read_picture(source)
+    denoised = denoise(model, image, noise_std, trained_std)
+    save_picture(denoised, path, **kept)
     return denoised
-
-
-def _check_target(source, target):
-    if target.suffix.lower() != ".png":
-        raise PictureError(f"The result {target} would be a PNG file: let its name end in .png.")
-    if not target.parent.is_dir():
-        raise PictureError(f"There is no folder {target.parent} in {pathlib.Path.cwd()} to write "
-                           f"{target.name} to: create it.")
-    if target.is_dir():
-        raise PictureError(f"{target} is a folder: name a file.")
-    if _same_file(source, target):
-        raise PictureError(f"{target} is the noisy picture itself: give the result another name.")
-
-
-def _same_file(source, target):
-    try:
-        return source.resolve() == target.resolve() or source.samefile(target)
-    except OSError:  # missing, or out of reach: reading or writing it will tell
-        return False
 
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------
@@ -1305,7 +1284,7 @@ def _colour(name):
 
 
 def _show_image(axes, image, title=""):
-    colours = np.clip(to_float(_colours(image)), 0, 1)
+    colours = np.clip(to_float(without_alpha(image)), 0, 1)
     axes.imshow(np.repeat(colours, 3 // colours.shape[2], axis=2), interpolation="nearest")
     axes.set_title(title, fontsize=11)
     axes.set(xticks=[], yticks=[])
@@ -1337,7 +1316,7 @@ def plot_curves(run):
     _draw_validation(right, run)
     right.set_title("PSNR: higher is better")
     _draw_psnr_axis(right, run)
-    if len(run.psnr) > 2 and np.nanmax(run.psnr) > run.noisy_psnr + 8:
+    if len(run.psnr) > 2 and max(run.psnr) > run.noisy_psnr + 8:
         inset = right.inset_axes((0.55, 0.27, 0.42, 0.36))
         _draw_validation(inset, run)
         inset.set_ylim(run.noisy_psnr + 8, run.noisy_psnr + 9)
@@ -1421,7 +1400,7 @@ def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
 
 
 def _difference(one, other):
-    return to_float(_colours(one)) - to_float(_colours(other))
+    return to_float(without_alpha(one)) - to_float(without_alpha(other))
 
 
 def _crop(shape, zoom=ZOOM, most=None):
@@ -1517,4 +1496,4 @@ def plot_side_by_side(runs, seeds, title):
 
 
 # The last line: by it a notebook knows that this file is whole, and the one that belongs to it.
-BUNDLE = "denoising coursework 6"
+BUNDLE = "denoising coursework 7"

@@ -186,23 +186,23 @@ def compare_sizes(rounds):
           f"({rounds} rounds in turns).")
 
 
-def compare_scales():
-    """Print what denoise()'s scale is worth for stronger noise, and what it does for grey."""
+def compare_contrasts():
+    """Print what denoise()'s noise_std is worth for stronger noise, and the contrast of grey."""
     model = network("Model3")
-    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Scaled: scale=0.1/noise.\n"
+    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Told: with noise_std.\n"
           "Copied: grey as if it were colour, not at 1/√3 of the contrast.\n")
     print(f"{'':8}{'colour':^27}{'grey':^36}")
     print(f"{'noise':8}" + "".join(f"{title:>9}" for title in (
-        "noisy", "denoised", "scaled", "noisy", "copied", "denoised", "scaled")))
+        "noisy", "denoised", "told", "noisy", "copied", "denoised", "told")))
     for noise_std in (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.15, 0.2, 0.3):
-        scale = min(1, NOISE_STD / noise_std)
         clean, noisy = noisy_photo("chelsea", noise_std)
-        found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
+        found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, noise_std)]
         values = [common.psnr(clean, image) for image in found]
         clean, noisy = noisy_photo("chelsea", noise_std, grey=True)
         copied = model.predict(np.dstack([noisy] * 3)[np.newaxis], verbose=0)[0]
         copied = copied.clip(0, 1).mean(axis=2)
-        found = [noisy, copied, common.denoise(model, noisy), common.denoise(model, noisy, scale)]
+        found = [noisy, copied, common.denoise(model, noisy),
+                 common.denoise(model, noisy, noise_std)]
         values += [common.psnr(clean, image) for image in found]
         print(f"{noise_std:<8}" + "".join(f"{value:9.2f}" for value in values))
 
@@ -223,7 +223,7 @@ def main():
     else:
         compare_methods(options.rounds)
         compare_sizes(options.rounds)
-        compare_scales()
+        compare_contrasts()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     data = common.load_data()
     for name in NAMES:
         variables = notebooks.built(
-            name, data, common.planned_epochs(notebooks.settings(name)["EPOCHS"]))
+            name, data, common.number_of_epochs(notebooks.settings(name)["EPOCHS"]))
         save(variables["model"], notebooks.train(variables), folder)
     common.REFERENCE.mkdir(exist_ok=True)
     for path in folder.iterdir():  # only now that all of them are there

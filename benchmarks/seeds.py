@@ -34,7 +34,7 @@ def table(reached, data, epochs):
 
 if __name__ == "__main__":
     settings = notebooks.settings("Model1")
-    epochs = common.planned_epochs(settings["EPOCHS"])
+    epochs = common.number_of_epochs(settings["EPOCHS"])
     data = common.load_data()
     clean = common.to_float(data.test)
     noisy = common.add_noise(clean, settings["NOISE_STD"], settings["SEED"])  # for all
@@ -45,5 +45,5 @@ if __name__ == "__main__":
             denoised = model.predict(noisy, batch_size=100, verbose=0)
             reached[name, seed] = common.psnr(clean, denoised)
             print(f"{name} with seed {seed}: {reached[name, seed]:.3f} dB", flush=True)
-    with common.replacing(common.REFERENCE / "seeds.csv") as temporary:
+    with common.atomic(common.REFERENCE / "seeds.csv") as temporary:
         temporary.write_text(table(dict(sorted(reached.items())), data, epochs), encoding="utf-8")

@@ -60,7 +60,7 @@ NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(
 PREDICT = "denoised_test = model.predict("
 CLIP = "    images = np.clip(images, 0, 1)\n"
 STRETCH = "    images = (images - images.min()) / np.ptp(images)\n"
-SPANS = "[_spans(length, halo) for"
+SPANS = "[_spans(length, radius) for"
 FAULTS = {
     "the noise layer's 0.1 becomes 0.2": in_notebook("Noise(NOISE_STD", "Noise(2 * NOISE_STD"),
     "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
@@ -84,7 +84,9 @@ FAULTS = {
         "common.add_noise(validation[1], NOISE_STD, None), validation[1])})()"),
     "the PNG is written without clipping": in_file("common.py", CLIP, ""),
     "the PNG is min-max stretched": in_file("common.py", CLIP, STRETCH),
-    "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, halo - 1) for"),
+    "windows overlap by too little": in_file("common.py", SPANS, "[_spans(length, radius - 1) for"),
+    "the strength of the noise is ignored": in_file(
+        "common.py", "min(trained_std / noise_std if noise_std else 1.0", "min(1.0"),
     "alpha is denoised as a colour": in_file("common.py", "{1: 1, 2: 1,", "{1: 1, 2: 2,"),
     "wrong checksums are passed over": in_file("common.py", "picture.verify()", "pass"),
     "impulses are half as many as they should": in_notebook(

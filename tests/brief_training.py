@@ -58,5 +58,5 @@ if __name__ == "__main__":
     common.LiveDisplay = Announcing
     Announcing.moment = tuple(map(int, sys.argv[3:]))
     run, weights = train(int(sys.argv[2]))
-    with common.replacing(Path(sys.argv[1])) as temporary, open(temporary, "wb") as file:
+    with common.atomic(Path(sys.argv[1])) as temporary, open(temporary, "wb") as file:
         np.savez(file, *weights, run=json.dumps(run._asdict()))

@@ -1,6 +1,7 @@
 """Where the images come from, and what is said when they do not."""
 
 import io
+import os
 import socket
 import tarfile
 import zipfile
@@ -153,6 +154,8 @@ def test_keras_is_asked_by_default_and_cannot_hang(monkeypatch):
 
 
 def test_failed_download_is_announced_and_replaced_by_photographs(monkeypatch, capsys):
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+
     def load_data():
         raise Exception("URL fetch failure on https://example.org/cifar: None -- timed out")
 
@@ -162,6 +165,8 @@ def test_failed_download_is_announced_and_replaced_by_photographs(monkeypatch, c
     assert "PHOTOGRAPHS TAKE ITS PLACE" in warning
     assert "Keras's cache, then its download" in warning
     assert "None -- timed out" in warning
+    cache = os.path.expanduser("~/.keras/datasets/cifar-10-batches-py*")
+    assert f"If the cache is damaged, delete {cache}." in warning
     assert "DENOISE_DATA" in warning
 
 

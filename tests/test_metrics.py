@@ -37,6 +37,15 @@ def test_psnr_of_known_errors():
     assert common.psnr(clean, clean + np.float32(0.1)) == pytest.approx(20, abs=1e-4)
     grey = np.full((4, 4, 3), 100, np.uint8)
     assert common.psnr(grey, grey + np.uint8(51)) == pytest.approx(20 * np.log10(5))
+    deep = 257 * grey.astype(np.uint16)
+    assert common.psnr(deep, deep + np.uint16(13107)) == pytest.approx(20 * np.log10(5))
+
+
+@pytest.mark.parametrize("one, other", [(np.uint8, np.uint16), (np.uint8, np.float32),
+                                        (np.float32, np.uint8)])
+def test_psnr_of_two_ranges_is_refused(one, other):
+    with pytest.raises(ValueError, match="images of one range"):
+        common.psnr(np.zeros((4, 4), one), np.ones((4, 4), other))
 
 
 def test_score_tells_the_two_ways_to_average_apart():

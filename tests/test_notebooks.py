@@ -110,17 +110,6 @@ def test_picture_is_what_the_notebook_reports(name):
     assert common.psnr(clean, common.noisy_picture()) == pytest.approx(before, abs=0.0051)
 
 
-def test_results_in_the_readme_are_the_notebooks():
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    found = {name: notebooks.results(name) for name in NAMES}
-    for heading, rows in found.values():
-        assert heading in readme, "the README's results are not the notebooks': see make results"
-        assert rows.keys() == found["Model1"][1].keys()
-    for row, (noisy, _) in found["Model1"][1].items():
-        figures = [noisy, *(rows[row][1] for _, rows in found.values())]
-        assert f"| {row} | {' | '.join(figures)} |" in readme, "see make results"
-
-
 def trained(name):
     """Return the variables of the notebook `name` with its own, untrained network."""
     data = common.Data("CIFAR-10", *2 * [np.full((64, 32, 32, 3), 128, np.uint8)])

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import types
@@ -16,7 +15,7 @@ import notebooks
 
 def test_without_variables_the_run_is_the_real_one():
     assert not common.quick_run()
-    assert common.planned_epochs(100) == 100
+    assert common.number_of_epochs(100) == 100
     assert common.output_path("Model1.png") == pathlib.Path("Model1.png")
     assert common.checkpoint_folder("checkpoints") == pathlib.Path("checkpoints")
     assert common.checkpoint_folder("~/kept") == pathlib.Path.home() / "kept"
@@ -24,26 +23,26 @@ def test_without_variables_the_run_is_the_real_one():
 
 def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
     monkeypatch.setenv("DENOISE_EPOCHS", "7")
-    assert common.planned_epochs(100) == 7
+    assert common.number_of_epochs(100) == 7
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", "ten", "1e2"])
 def test_epochs_that_are_no_count_are_refused(monkeypatch, value):
     monkeypatch.setenv("DENOISE_EPOCHS", value)
     with pytest.raises(ValueError, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
-        common.planned_epochs(100)
+        common.number_of_epochs(100)
 
 
 def test_a_fraction_in_the_settings_cell_is_refused():
     with pytest.raises(ValueError, match="whole number"):
-        common.planned_epochs(2.5)
+        common.number_of_epochs(2.5)
 
 
 def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_QUICK", "1")
     monkeypatch.setenv("DENOISE_EPOCHS", "50")
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
-    assert common.planned_epochs(100) == common.QUICK_EPOCHS
+    assert common.number_of_epochs(100) == common.QUICK_EPOCHS
     assert common.output_path("Model1.png") == pathlib.Path("build/Model1.png")
     assert common.checkpoint_folder("checkpoints") == pathlib.Path("build/checkpoints")
 
@@ -91,7 +90,7 @@ def test_a_refused_drive_is_one_clear_line(monkeypatch):
 
 
 def test_drive_is_mounted_at_the_settings_and_nowhere_else(name):
-    assert "common.checkpoint_folder(CHECKPOINTS)" in notebooks.code_with(name, "planned_epochs")
+    assert "common.checkpoint_folder(CHECKPOINTS)" in notebooks.code_with(name, "number_of_epochs")
     source = (notebooks.ROOT / "common.py").read_text()
     assert source.count("checkpoint_folder(") == 1 and source.count(".mount(") == 1
 
@@ -109,6 +108,8 @@ def test_kerass_own_settings_do_not_change_the_networks(tmp_path):
     assert process.stdout.splitlines()[-1] == "(None, None, None, 3) float32 1e-07"
 
 
-def test_variables_in_the_readme_are_all_there_are():
-    readme = (notebooks.ROOT / "README.md").read_text()
-    assert set(re.findall(r"DENOISE_[A-Z]+", readme)) == common.VARIABLES
+def test_common_is_imported_where_standard_error_is_closed():
+    process = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "import common; print(common.BUNDLE)" 2>&-'],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(notebooks.ROOT)})
+    assert process.stdout.strip() == common.BUNDLE
