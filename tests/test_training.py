@@ -501,7 +501,8 @@ def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data):
                         raising=False)
     run = notebooks.train(shown)
     status, figure = handles
-    assert status.updates[0].startswith("Epoch 1/2, step 1/3   loss 0.0")
+    assert status.updates[0] == "0 of 2 epochs done …"
+    assert status.updates[1].startswith("Epoch 1/2, step 1/3   loss 0.0")
     assert status.updates[-1] == str(run)
     assert len(figure.updates) == len(crops) == 8  # at the beginning, each step, and the end
     assert all(each.data.startswith(b"\x89PNG") for each in figure.updates)
