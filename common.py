@@ -20,8 +20,6 @@ import socket
 import sys
 import time
 import urllib.request
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import IPython
@@ -219,10 +217,6 @@ TEST_PHOTOS = ("chelsea", "rocket")
 FULL_SIZE = {"CIFAR-10": (50_000, 10_000)}
 
 
-class DataError(ValueError):
-    """The data that DENOISE_DATA names cannot be used."""
-
-
 class Data(NamedTuple):
     """A data set: its name, and its images as uint8 arrays (number, 32, 32, 3)."""
 
@@ -246,7 +240,7 @@ def load_data():
     CIFAR-10 comes from Keras: from its cache or, unless the run is a quick one, from the network;
     where that fails, the photographs take its place and a framed warning says so.
 
-    Returns a Data. Raises DataError if the named npz is not what it should be.
+    Returns a Data. Raises Halt if the named npz is not what it should be.
     """
     source = os.environ.get("DENOISE_DATA")
     if source == "photos":
@@ -263,29 +257,20 @@ def load_data():
 
 
 def _read_npz(path):
-    expected = ("expected an npz file with the arrays x_train and x_test, uint8, of shape "
-                f"(number, {PATCH_SIZE}, {PATCH_SIZE}, 3)")
-    if not path.is_file():
-        raise DataError(f"DENOISE_DATA names {path}, which is not a file; {expected}, "
-                        "or the word photos.")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no npz file, or only part of one; {expected}.")
+    name = "CIFAR-10" if path.stem.lower() in ("cifar10", "cifar-10") else path.stem
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x_train", "x_test") if name in file.files}
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); {expected}.") from error
-    for name in ("x_train", "x_test"):
-        if name not in arrays:
-            raise DataError(f"{path} has no array {name}; {expected}.")
-        images = np.asarray(arrays[name])
-        if images.dtype != np.uint8 or images.shape[1:] != (PATCH_SIZE, PATCH_SIZE, 3):
-            raise DataError(f"{name} in {path} is {images.dtype} of shape {images.shape}; "
-                            f"{expected}.")
-        if not len(images):
-            raise DataError(f"{name} in {path} is empty; {expected}.")
-    name = "CIFAR-10" if path.stem.lower() in ("cifar10", "cifar-10") else path.stem
-    return Data(name, arrays["x_train"], arrays["x_test"])
+            data = Data(name, file["x_train"], file["x_test"])
+        for images in data[1:]:
+            if (images.dtype, images.shape[1:]) != (np.uint8, (PATCH_SIZE, PATCH_SIZE, 3)):
+                raise ValueError(f"it holds {images.dtype} of shape {images.shape}")
+            if not len(images):
+                raise ValueError("it holds no images")
+        return data
+    except Exception as error:  # a damaged zip file raises errors of many kinds
+        raise Halt(f"DENOISE_DATA names {path}, which cannot be used: {error}. Expected is an npz "
+                   "file with the arrays x_train and x_test, uint8, of shape (number, 32, 32, 3), "
+                   "or the word photos.") from error
 
 
 def _keras_cache():
