@@ -25,10 +25,10 @@ from typing import NamedTuple
 import IPython
 import matplotlib.pyplot as plt
 import numpy as np
+import pywt
 import skimage.data
 import skimage.filters
 import skimage.metrics
-import skimage.restoration
 from IPython.display import Image as ShownImage
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -129,13 +129,13 @@ DRIVE = pathlib.Path("/content/drive")  # where Colab mounts Google Drive
 
 
 def quick_run():
-    """Say whether the environment asks for a smoke run: True if DENOISE_QUICK is 1.
+    """Say whether the environment asks for a quick run: True if DENOISE_QUICK is 1.
 
-    Raises ValueError for a DENOISE_QUICK that is neither 0 nor 1.
+    Raises Halt for a DENOISE_QUICK that is neither 0 nor 1.
     """
     value = os.environ.get("DENOISE_QUICK") or "0"
     if value not in ("0", "1"):
-        raise ValueError(f"DENOISE_QUICK is {value!r}; set it to 1 for a smoke run, or unset it.")
+        raise Halt(f"DENOISE_QUICK is {value!r}; set it to 1 for a quick run, or unset it.")
     return value == "1"
 
 
@@ -143,12 +143,12 @@ def number_of_epochs(epochs):
     """Return and print the number of epochs to train: `epochs`, or what the environment asks for.
 
     DENOISE_EPOCHS replaces `epochs`; a quick run caps it at QUICK_EPOCHS.
-    Raises ValueError unless the number is a whole one of at least 1.
+    Raises Halt unless the number is a whole one of at least 1.
     """
     value = str(os.environ.get("DENOISE_EPOCHS") or epochs)
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {value!r}; "
-                         "it must be a whole number of at least 1.")
+        raise Halt(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {value!r}; "
+                   "it must be a whole number of at least 1.")
     planned = min(int(value), QUICK_EPOCHS) if quick_run() else int(value)
     print(f"Epochs asked for: {planned}"
           + (f" (a full run has {epochs})" if planned != epochs else ""))
@@ -195,12 +195,12 @@ def describe_backend():
 def print_setup():
     """Print the versions, the device and, if it is a quick one, the kind of run.
 
-    Raises ValueError for an environment variable that looks like one of ours and is not.
+    Raises Halt for an environment variable that looks like one of ours and is not.
     """
     unknown = {name for name in os.environ if name.startswith("DENOISE_")} - VARIABLES
     if unknown:
-        raise ValueError(f"There is no setting {', '.join(sorted(unknown))}. The environment "
-                         f"variables are {', '.join(sorted(VARIABLES))}.")
+        raise Halt(f"There is no setting {', '.join(sorted(unknown))}. The environment "
+                   f"variables are {', '.join(sorted(VARIABLES))}.")
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {describe_backend()}")
     if quick_run():
         print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
@@ -369,7 +369,7 @@ def psnr(clean, images):
     (scikit-image's formula).
     """
     whole = np.issubdtype(clean.dtype, np.integer)
-    if whole and clean.dtype != images.dtype or np.issubdtype(images.dtype, np.integer) != whole:
+    if (clean.dtype != images.dtype and whole) or np.issubdtype(images.dtype, np.integer) != whole:
         raise ValueError(f"PSNR needs images of one range, not {clean.dtype} and {images.dtype}.")
     peak = np.iinfo(clean.dtype).max if whole else 1
     return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=peak))
@@ -662,6 +662,31 @@ def _key(model, run, batches, clean):
     return key.hexdigest()[:16]
 
 
+def finished_runs(run, folder):
+    """Return the Runs of the three models by their names, those that are finished.
+
+    `run` is this notebook's. Another model's is the newest finished one among the checkpoints in
+    `folder` with the same settings and data; a model that has none is left out.
+    """
+    runs = {name: _finished_run(name, run, folder) for name in NETWORK_COLOURS} | {run.model: run}
+    return {name: runs[name] for name in sorted(runs) if runs[name]}
+
+
+def _finished_run(name, like, folder):
+    paths = pathlib.Path(folder).glob(f"{name}-*.npz")
+    same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                run = Run(**json.loads(str(arrays["run"])))
+        except Exception:  # a damaged zip file raises errors of many kinds; Checkpoints reports it
+            continue
+        if run.model == name and len(run.loss) == run.epochs and all(
+                getattr(run, field) == getattr(like, field) for field in same):
+            return run
+    return None
+
+
 def load_reference(model, run):
     """Load weights/ModelX.weights.h5 into `model`, which is named ModelX. Returns its Run.
 
@@ -709,8 +734,9 @@ def _shipped(name, read):
     if path.is_file():
         return _understood(path, path, read)
     if not FILES_URL:
-        raise Halt(f"There is no {path}. Put the folder {REFERENCE} beside the notebook (in Colab, "
-                   'in the Files pane), or set TRAINING = "resume" to train.')
+        raise Halt(f"There is no {path}. Put the folder {REFERENCE} with the files of Model1 to "
+                   "Model3 beside the notebook (in Colab, in the Files pane), or set TRAINING = "
+                   '"resume" to train.')
     address = f"{FILES_URL}/{REFERENCE.name}/{name}"
     path.parent.mkdir(exist_ok=True)
     with atomic(path) as temporary:
@@ -727,8 +753,8 @@ def _understood(origin, path, read):
         return read(path)
     except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
         reason = str(error).partition("\n")[0]
-        raise Halt(f"{origin} is damaged or does not fit this network ({reason}). To train this "
-                   'network, set TRAINING = "resume".') from error
+        raise Halt(f"{origin} is damaged or does not fit this network ({reason}). Bring the "
+                   'right file there, or set TRAINING = "resume" to train this network.') from error
 
 
 class LiveDisplay(keras.callbacks.Callback):
@@ -921,7 +947,7 @@ def _system_errors(name, action):
     """Raise what the system has against the file `name` as a PictureError that names it."""
     try:
         yield
-    except (OSError, ValueError) as error:  # no permission, no room; a name that cannot be
+    except (OSError, ValueError, TypeError) as error:  # no room; no such name; no PNG of float
         reason = getattr(error, "strerror", None) or error
         raise PictureError(f"{name} cannot be {action}: {reason}") from error
 
@@ -962,18 +988,17 @@ MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB",
          "CMYK": "RGB"}
 
 
-def _pixels(picture, name="The picture"):
-    """Decode a PIL `picture` into the array that open_picture() returns."""
-    tiles = getattr(picture, "tile", None)
-    raw = tiles[0][3] if tiles else picture.mode  # how the file holds a pixel
+def _pixels(picture, name):
+    """Decode a just opened `picture` into the array that open_picture() returns."""
+    raw = picture.tile[0][3] if picture.tile else picture.mode  # how the file holds a pixel
     raw = str(raw[0] if isinstance(raw, tuple) else raw)
     transparent = "transparency" in picture.info
     if ";16" in raw and picture.mode[0] == "I" and not transparent:
         return np.asarray(ImageOps.exif_transpose(picture)).astype(np.uint16)
-    if picture.mode not in MODES or picture.format == "PNG" and ";16" in raw:
-        raise PictureError(f"{name} has more than 8 bits a channel, or colours of a rare kind "
-                           f"(Pillow's mode {picture.mode}). Save it as RGB or grey with 8 bits a "
-                           "channel, or as grey with 16 bits and no transparency.")
+    if picture.mode not in MODES or (picture.format == "PNG" and ";16" in raw):
+        what = "16 bits a channel" if ";16" in raw else f"colours of a rare kind ({picture.mode})"
+        raise PictureError(f"{name} has {what}. Save it as RGB or grey with 8 bits a channel, or "
+                           "as grey with 16 bits and no transparency.")
     if picture.mode == "CMYK":
         print(f"{name} has CMYK colours: they are converted to RGB.")
     target = MODES[picture.mode]
@@ -991,11 +1016,13 @@ def _pixels(picture, name="The picture"):
 def save_picture(picture, path, **kept):
     """Write `picture` as a PNG file, whole or not at all, with what Pillow's save() is to keep.
 
-    It has one of the shapes and types that open_picture() returns. Raises PictureError if the file
-    cannot be written.
+    It is uint8 or, grey alone, uint16, of a shape that denoise() takes. Raises PictureError if the
+    file cannot be written.
     """
-    with _system_errors(path, "written"), atomic(pathlib.Path(path)) as temporary:
-        Image.fromarray(_image_array(picture)).save(temporary, format="PNG", **kept)
+    picture = _image_array(picture)
+    picture = picture[:, :, 0] if picture.shape[2:] == (1,) else picture
+    with _system_errors(path, "written"), atomic(_path(path)) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG", **kept)
 
 
 # ---- Pictures: their noise -----------------------------------------------------------------------
@@ -1009,11 +1036,10 @@ NOISE_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 def estimate_noise(picture):
     """Estimate the standard deviation of Gaussian noise in a `picture`, in units of [0, 1].
 
-    It has a shape and a type that denoise() takes. scikit-image's estimate_sigma (the median of
-    the finest wavelet coefficients: Donoho and Johnstone, Biometrika 1994) reads too little where
-    black and white have cut noise off. So it is read against itself: which noise, added to a
-    smoothed copy and clipped, gives the same estimate? It looks at the brightness, since JPEG
-    smooths colours. Fine texture still counts as noise.
+    It is an array that denoise() takes. The median of the finest wavelet coefficients (Donoho and
+    Johnstone, Biometrika 1994) reads too little where black and white have cut noise off. So it is
+    read against itself: which noise, added to a smoothed copy and clipped, gives the same? It looks
+    at the brightness, since JPEG smooths colours. Fine texture still counts as noise.
 
     Looks at no more than the middle 512×512 pixels. Returns a float, or None for a picture of less
     than 16 pixels a side.
@@ -1022,40 +1048,55 @@ def estimate_noise(picture):
     if min(height, width) < 16:
         return None
     top, left = max(0, (height - NOISE_CROP) // 2), max(0, (width - NOISE_CROP) // 2)
-    crop = without_alpha(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP]
-    values = to_float(crop).clip(0, 1)
+    values = to_float(without_alpha(picture)[top:top + NOISE_CROP, left:left + NOISE_CROP])
+    peak = max(values.max(), 1e-3)  # low in 12 bits of a 16-bit file
+    values = np.clip(values / peak, 0, 1)
     smooth = skimage.filters.gaussian(values, 2, channel_axis=-1)
     noise = np.random.default_rng(0).standard_normal(values.shape, dtype=np.float32)
     estimates = [_sigma(np.clip(smooth + level * noise, 0, 1)) for level in NOISE_LEVELS]
-    return float(np.interp(_sigma(values), [0, *estimates], [0, *NOISE_LEVELS]))
+    return float(peak * np.interp(_sigma(values), [0, *estimates], [0, *NOISE_LEVELS]))
 
 
 def _sigma(values):
     weights = (0.299, 0.587, 0.114) if values.shape[2] == 3 else (1,)  # of JPEG's brightness
-    return skimage.restoration.estimate_sigma(values @ np.float32(weights))
+    details = np.abs(pywt.dwtn(values @ np.float32(weights), "db2")["dd"])
+    details = details[details > 1e-5]  # without what is flat: a margin, a caption
+    return np.median(details) / 0.6745 if details.size else 0.0
 
 
 def contrast_for(picture, noise_std, trained_std):
     """Return the contrast at which noise of `noise_std` in `picture` becomes `trained_std`.
 
-    It is never so high that values leave the range from 0 to 1. `noise_std` may be None: not known.
+    Both are in units of [0, 1], at most 1; `noise_std` may be None: not known, the contrast is 1.
+    It is never so high that the range of the picture no longer fits between 0 and 1. Raises
+    ValueError for other numbers.
     """
+    if noise_std is None:
+        return 1.0
+    if not (0 <= noise_std <= 1 and 0 < trained_std <= 1):
+        raise ValueError(f"noise_std is {noise_std}, trained_std {trained_std}: both are standard "
+                         "deviations, from 0 to 1.")
+    low, high = _range(picture)
+    return min(trained_std / max(noise_std, 1e-6), max(1.0, 1 / max(high - low, 1e-3)))
+
+
+def _range(picture):
     values = without_alpha(picture)
-    spread = float(to_float(values.max())) - float(to_float(values.min()))
-    return min(trained_std / noise_std if noise_std else 1.0, max(1.0, 1 / max(spread, 1e-3)))
+    return to_float(values.min()), to_float(values.max())
 
 
 def describe_noise(picture, noise_std, trained_std):
-    """Return in words what to expect of a network trained on `trained_std`; for `noise_std`, see
-    contrast_for()."""
+    """Return in words what to expect of denoising; for the arguments, see contrast_for()."""
     if noise_std is None:
         return "The picture is too small to estimate its noise."
+    if noise_std < 1e-4:
+        return "There is no noise in the picture."
     contrast = contrast_for(picture, noise_std, trained_std)
     text = f"Its noise is about {noise_std:.2g}; the network was trained on {trained_std:.2g}."
     if abs(contrast - 1) > 0.05:
         text += f"\nSo the network sees the picture at {contrast:.2g} times its contrast."
-    if picture.dtype == np.uint16 and picture.max() < 2**15:
-        text += f"\nThe picture uses only values up to {picture.max():,} of 65,535."
+    if picture.dtype == np.uint16 and _range(picture)[1] < 0.5:
+        text += f"\nThe picture uses only the lowest {_range(picture)[1]:.1%} of its 16 bits."
     if noise_std * contrast < 0.3 * trained_std:
         text += "\nThat is hardly any: the result may well be worse than the picture itself."
     elif noise_std * contrast < 0.7 * trained_std:
@@ -1077,8 +1118,7 @@ def denoise(model, image, noise_std=None, trained_std=0.1):
 
     `image` is (height, width) or (height, width, channels), where 1 channel is grey, 2 are grey and
     alpha, 3 red, green, blue, and 4 those and alpha; alpha is not touched. It is uint8, uint16 or
-    float, or a PIL image; a float one is meant to be in [0, 1] but for its noise, and is returned
-    clipped.
+    float; a float one is meant to be in [0, 1] but for its noise, and is returned clipped.
 
     Large ones go through the network in windows that overlap by as much as it sees around a pixel,
     so that the result is that of the whole at once. If there are many, a bar shows the progress.
@@ -1097,8 +1137,7 @@ def denoise(model, image, noise_std=None, trained_std=0.1):
     if all(np.array_equal(source[..., 0], source[..., i]) for i in range(source.shape[2])):
         source = source[:, :, :1]
     contrast = contrast_for(image, noise_std, trained_std)
-    low, high = (float(to_float(value)) for value in (source.min(), source.max()))
-    middle = (low + high) / 2 if contrast > 1 else 0.5
+    middle = sum(_range(image)) / 2 if contrast > 1 else 0.5
     contrast = np.float32(contrast / np.sqrt(3 / source.shape[2]))
     offset = np.float32(0.5 - contrast * middle)
     windows = _windows(model, image.shape[:2])
@@ -1113,7 +1152,10 @@ def denoise(model, image, noise_std=None, trained_std=0.1):
 
 def _image_array(image):
     """Return an image as an array that is sure to be one. Raises PictureError otherwise."""
-    image = _pixels(image) if isinstance(image, Image.Image) else np.asarray(image)
+    if isinstance(image, Image.Image):
+        raise PictureError("This is a PIL image. Take an array: np.asarray(image.convert('RGB')), "
+                           "for grey with 'L', for transparency with 'RGBA'.")
+    image = np.asarray(image)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     floating = np.issubdtype(image.dtype, np.floating)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in COLOURS):
@@ -1430,31 +1472,6 @@ def plot_noise_levels(levels, before, after, noise_std, name, title):
     axes.minorticks_on()
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=9)
-
-
-def finished_runs(run, folder):
-    """Return the Runs of the three models by their names, those that are finished.
-
-    `run` is this notebook's. Another model's is the newest finished one among the checkpoints in
-    `folder` with the same settings and data; a model that has none is left out.
-    """
-    runs = {name: _finished_run(name, run, folder) for name in NETWORK_COLOURS} | {run.model: run}
-    return {name: runs[name] for name in sorted(runs) if runs[name]}
-
-
-def _finished_run(name, like, folder):
-    paths = pathlib.Path(folder).glob(f"{name}-*.npz")
-    same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                run = Run(**json.loads(str(arrays["run"])))
-        except Exception:  # a damaged zip file raises errors of many kinds; Checkpoints reports it
-            continue
-        if run.model == name and len(run.loss) == run.epochs and all(
-                getattr(run, field) == getattr(like, field) for field in same):
-            return run
-    return None
 
 
 def plot_side_by_side(runs, seeds, title):

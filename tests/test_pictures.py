@@ -297,7 +297,7 @@ NOISY = (ROOT / "noisy.png").read_bytes()
 PHOTO = encoded(Image.fromarray(random_pixels(60, 80, 3)), "JPEG")
 SMALL = encoded(Image.fromarray(COLOUR), "PNG")
 DATA = SMALL.index(b"IDAT") + 4  # where its pixels begin
-MORE_THAN_8 = "more than 8 bits a channel.* Save it as RGB or grey with 8"
+MORE_THAN_8 = "16 bits a channel.* Save it as RGB or grey with 8"
 BY_TIFFFILE = r"common.save_picture\(tifffile.imread\(['\"].*['\"]\), 'picture.png'\)"
 REFUSED = {
     "16-bit colour.png": (png(1, 1, 16, 2, bytes(7)), MORE_THAN_8),

@@ -29,12 +29,12 @@ def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", "ten", "1e2"])
 def test_epochs_that_are_no_count_are_refused(monkeypatch, value):
     monkeypatch.setenv("DENOISE_EPOCHS", value)
-    with pytest.raises(ValueError, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
+    with pytest.raises(common.Halt, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
         common.number_of_epochs(100)
 
 
 def test_a_fraction_in_the_settings_cell_is_refused():
-    with pytest.raises(ValueError, match="whole number"):
+    with pytest.raises(common.Halt, match="whole number"):
         common.number_of_epochs(2.5)
 
 
@@ -49,14 +49,14 @@ def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
 
 def test_a_misspelt_quick_is_refused(monkeypatch):
     monkeypatch.setenv("DENOISE_QUICK", "yes")
-    with pytest.raises(ValueError, match="DENOISE_QUICK is 'yes'"):
+    with pytest.raises(common.Halt, match="DENOISE_QUICK is 'yes'"):
         common.quick_run()
 
 
 def test_a_misspelt_variable_is_refused(monkeypatch):
     common.print_setup()
     monkeypatch.setenv("DENOISE_EPOCH", "3")
-    with pytest.raises(ValueError, match="no setting DENOISE_EPOCH. .*DENOISE_EPOCHS"):
+    with pytest.raises(common.Halt, match="no setting DENOISE_EPOCH. .*DENOISE_EPOCHS"):
         common.print_setup()
 
 
