@@ -51,16 +51,15 @@ def halted(process):
 
 
 def test_locally_one_line_says_what_is_missing_where_and_what_to_do(tmp_path):
-    line = halted(run(tmp_path, first_cells(1)))
+    line = halted(run(tmp_path, first_cells(2)))
     assert line.startswith(f"There is no common.py in {tmp_path}: ")
     assert line.endswith("Put it there, beside this notebook, or set FILES_URL. Then run this cell "
                          "again.")
 
 
 def test_the_line_is_all_that_a_notebook_shows():
-    code = code_with("Model1", "class Halt").partition("if not path")[0]
     variables = {}
-    exec(code, variables)
+    exec(code_with("Model1", "class Halt"), variables)
     assert variables["Halt"]("so")._render_traceback_() == ["Halt: so"]
 
 
@@ -73,7 +72,7 @@ def bundle():
     return target
 
 
-def in_colab(tmp_path, *uploaded, cells=1, then=""):
+def in_colab(tmp_path, *uploaded, cells=2, then=""):
     """Run the first cells in a folder of its own, where the dialog brings the `uploaded` files."""
     folder = tmp_path / "content"
     folder.mkdir(exist_ok=True)
@@ -87,7 +86,7 @@ def test_colab_uploads_one_file_and_goes_on(tmp_path, name):
         bundle()
     else:
         shutil.copy(ROOT / "common.py", name)
-    folder, process = in_colab(tmp_path, Path(name).resolve(), cells=5,
+    folder, process = in_colab(tmp_path, Path(name).resolve(), cells=6,
                                then="print(noisy.shape, common.__file__)")
     assert process.returncode == 0, process.stderr
     assert "photographs: 1,600 training images" in process.stdout
@@ -108,13 +107,13 @@ def test_colab_upload_of_another_file_is_told_and_the_dialog_comes_back(tmp_path
     assert halted(process).endswith(
         "Run this cell again and choose the bundle's zip file, or common.py.")
     assert not (folder / "common.py").exists()
-    _, process = in_colab(tmp_path, ROOT / "common.py", cells=2)
+    _, process = in_colab(tmp_path, ROOT / "common.py", cells=3)
     assert process.returncode == 0, process.stderr
 
 
 def test_common_is_fetched_from_an_address(tmp_path, site):
     shutil.copy(ROOT / "common.py", site.folder)
-    process = run(tmp_path, first_cells(2, site.address)
+    process = run(tmp_path, first_cells(3, site.address)
                   + "\nprint(common.__file__, common.FILES_URL)")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip() == f"{tmp_path}/common.py {site.address}"
@@ -130,14 +129,14 @@ SOURCE = (ROOT / "common.py").read_text()
 def test_what_is_not_common_is_not_kept(tmp_path, site, content, message):
     if content:
         (site.folder / "common.py").write_text(content)
-    line = halted(run(tmp_path, first_cells(1, site.address)))
+    line = halted(run(tmp_path, first_cells(2, site.address)))
     assert str(tmp_path) in line and message in line and "FILES_URL" in line
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "example"])
 def test_an_address_that_does_not_answer_is_told(tmp_path, address):
-    line = halted(run(tmp_path, first_cells(1, address)))
+    line = halted(run(tmp_path, first_cells(2, address)))
     assert "FILES_URL" in line
     assert not list(tmp_path.iterdir())
 
@@ -145,13 +144,13 @@ def test_an_address_that_does_not_answer_is_told(tmp_path, address):
 @pytest.mark.parametrize("content", ["", "BUNDLE = 'denoising coursework 0'"])
 def test_another_common_is_recognised(tmp_path, content):
     (tmp_path / "common.py").write_text(content)
-    line = halted(run(tmp_path, first_cells(2)))
+    line = halted(run(tmp_path, first_cells(3)))
     assert line.startswith(f"{tmp_path}/common.py is not the one of this notebook")
 
 
 def test_package_missing_inside_common_is_not_taken_for_common(tmp_path):
     (tmp_path / "common.py").write_text("import a_package_that_is_not_installed")
-    process = run(tmp_path, first_cells(1))
+    process = run(tmp_path, first_cells(2))
     assert process.stderr.rstrip().endswith("No module named 'a_package_that_is_not_installed'")
 
 
