@@ -663,28 +663,22 @@ def _key(model, run, batches, clean):
 
 
 def finished_runs(run, folder):
-    """Return the Runs of the three models by their names, those that are finished.
+    """Return the finished Runs of the three models by their names; `run` is this notebook's.
 
-    `run` is this notebook's. Another model's is the newest finished one among the checkpoints in
-    `folder` with the same settings and data; a model that has none is left out.
+    The others' are the newest among the checkpoints in `folder` with the same settings and data.
     """
-    runs = {name: _finished_run(name, run, folder) for name in NETWORK_COLOURS} | {run.model: run}
-    return {name: runs[name] for name in sorted(runs) if runs[name]}
-
-
-def _finished_run(name, like, folder):
-    paths = pathlib.Path(folder).glob(f"{name}-*.npz")
     same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+    runs = {}
+    for path in sorted(pathlib.Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime):
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                run = Run(**json.loads(str(arrays["run"])))
+                found = Run(**json.loads(str(arrays["run"])))
         except Exception:  # a damaged zip file raises errors of many kinds; Checkpoints reports it
             continue
-        if run.model == name and len(run.loss) == run.epochs and all(
-                getattr(run, field) == getattr(like, field) for field in same):
-            return run
-    return None
+        if found.model in NETWORK_COLOURS and len(found.loss) == found.epochs and all(
+                getattr(found, field) == getattr(run, field) for field in same):
+            runs[found.model] = found
+    return dict(sorted((runs | {run.model: run}).items()))
 
 
 def load_reference(model, run):
@@ -702,59 +696,50 @@ def load_reference(model, run):
                        f"{there}; here it is {here}. Set it back, or set TRAINING = 'resume' "
                        "to train.")
     model.has_been_trained = True
-    _shipped(f"{model.name}.weights.h5", lambda path: _load_weights(model, path, found))
+    with _shipped(f"{model.name}.weights.h5") as path:
+        # A network without an optimizer, or Keras warns that the file has none.
+        keras.Model(model.input, model.output).load_weights(path)
+        reached = psnr(clean_picture(), denoise(model, noisy_picture()))
+        if abs(reached - found.picture_psnr) > 0.01:
+            raise ValueError(f"here it brings noisy.png to {reached:.2f} dB, not to "
+                             f"{found.picture_psnr:.2f} dB: it belongs to another network")
     print(f"Loaded from {REFERENCE}/: nothing is trained here. The run that the weights come from:")
     return found
 
 
-def _load_weights(model, path, run):
-    # A network without an optimizer, or Keras warns that the file has none.
-    keras.Model(model.input, model.output).load_weights(path)
-    reached = psnr(clean_picture(), denoise(model, noisy_picture()))
-    if abs(reached - run.picture_psnr) > 0.01:
-        raise ValueError(f"here it brings noisy.png to {reached:.2f} dB, not to "
-                         f"{run.picture_psnr:.2f} dB: it belongs to another network")
-
-
 def read_run(name):
     """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
-    return _shipped(f"{name}.json", _read_run)
-
-
-def _read_run(path):
-    run = Run(**json.loads(path.read_text(encoding="utf-8")))
-    if not len(run.loss) == len(run.psnr) == run.epochs:
-        raise ValueError(f"{len(run.psnr)} of {run.epochs} epochs are in it")
+    with _shipped(f"{name}.json") as path:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+        if not len(run.loss) == len(run.psnr) == run.epochs:
+            raise ValueError(f"{len(run.psnr)} of {run.epochs} epochs are in it")
     return run
 
 
-def _shipped(name, read):
-    """Return what `read` makes of a file of weights/. A missing one is fetched, and read first."""
-    path = REFERENCE / name
-    if path.is_file():
-        return _understood(path, path, read)
-    if not FILES_URL:
-        raise Halt(f"There is no {path}. Put the folder {REFERENCE} with the files of Model1 to "
-                   "Model3 beside the notebook (in Colab, in the Files pane), or set TRAINING = "
-                   '"resume" to train.')
-    address = f"{FILES_URL}/{REFERENCE.name}/{name}"
-    path.parent.mkdir(exist_ok=True)
-    with atomic(path) as temporary:
+@contextlib.contextmanager
+def _shipped(name):
+    """Give the path of a file of weights/. A missing one is fetched, and kept once it was read."""
+    path = origin = REFERENCE / name
+    with contextlib.ExitStack() as stack:
+        if not path.is_file():
+            if not FILES_URL:
+                raise Halt(f"There is no {path}. Put the folder {REFERENCE} with the files of "
+                           "Model1 to Model3 beside the notebook (in Colab, in the Files pane), or "
+                           'set TRAINING = "resume" to train.')
+            origin = f"{FILES_URL}/{REFERENCE.name}/{name}"
+            REFERENCE.mkdir(exist_ok=True)
+            path = stack.enter_context(atomic(path))
+            try:
+                with urllib.request.urlopen(origin, timeout=30) as answer:
+                    path.write_bytes(answer.read())
+            except Exception as error:  # no network, no such file, a connection that breaks off
+                raise Halt(f"{origin} cannot be fetched: {error}") from error
         try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                temporary.write_bytes(answer.read())
-        except Exception as error:  # no network, no such file, a connection that breaks off
-            raise Halt(f"{address} cannot be fetched: {error}") from error
-        return _understood(address, temporary, read)
-
-
-def _understood(origin, path, read):
-    try:
-        return read(path)
-    except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
-        reason = str(error).partition("\n")[0]
-        raise Halt(f"{origin} is damaged or does not fit this network ({reason}). Bring the "
-                   'right file there, or set TRAINING = "resume" to train this network.') from error
+            yield path
+        except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
+            reason = str(error).partition("\n")[0]
+            raise Halt(f"{origin} is damaged or does not fit this network ({reason}). Bring the "
+                       'right file there, or set TRAINING = "resume" to train it.') from error
 
 
 class LiveDisplay(keras.callbacks.Callback):
@@ -840,8 +825,7 @@ class LiveDisplay(keras.callbacks.Callback):
         started = time.perf_counter()
         figure = Figure(figsize=(9, 2.8), layout="constrained")
         curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
-        _draw_batches(curve, self.checkpoints.run, lambda loss: -10 * np.log10(loss))
-        _draw_psnr_axis(curve, self.checkpoints.run)
+        _draw_loss(curve, self.checkpoints.run)
         _show_image(place, denoise(self.model, self.crop), "the picture, denoised now")
         self.figure.update(ShownImage(_encoded(figure, "png")))
         now = time.perf_counter()
@@ -862,7 +846,7 @@ def require_trained(run):
 
 NOISY_PICTURE = "noisy.png"
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP")
-MAX_PIXELS = 300_000_000  # no camera has more; what is larger is likely to be a trap for memory
+MAX_PIXELS = 300_000_000  # a phone's 200 million, and room; more is likely a trap for memory
 COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}  # of so many channels: one may be alpha, which is none
 
 
@@ -1092,11 +1076,12 @@ def describe_noise(picture, noise_std, trained_std):
     if noise_std < 1e-4:
         return "There is no noise in the picture."
     contrast = contrast_for(picture, noise_std, trained_std)
+    _, highest = _range(picture)
     text = f"Its noise is about {noise_std:.2g}; the network was trained on {trained_std:.2g}."
     if abs(contrast - 1) > 0.05:
         text += f"\nSo the network sees the picture at {contrast:.2g} times its contrast."
-    if picture.dtype == np.uint16 and _range(picture)[1] < 0.5:
-        text += f"\nThe picture uses only the lowest {_range(picture)[1]:.1%} of its 16 bits."
+    if picture.dtype == np.uint16 and highest < 0.5:
+        text += f"\nThe picture uses only the lowest {highest:.1%} of its 16 bits."
     if noise_std * contrast < 0.3 * trained_std:
         text += "\nThat is hardly any: the result may well be worse than the picture itself."
     elif noise_std * contrast < 0.7 * trained_std:
@@ -1334,43 +1319,41 @@ def plot_curves(run):
     """
     title = f"{run.model} on {run.data}: {count(len(run.psnr), 'epoch')}"
     left, right = _new_figure(11, 3.6, title).subplots(1, 2)
-    _draw_batches(left, run, lambda loss: loss)
-    noisy = 10 ** (-run.noisy_psnr / 10)
-    left.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
-    left.set(title="Loss: lower is better", ylabel="mean squared error", yscale="log",
-             ylim=(noisy / 10 ** 1.1, noisy * 4))
-    left.legend(fontsize=9, loc="upper right")
-    _draw_validation(right, run)
-    right.set_title("PSNR: higher is better")
-    _draw_psnr_axis(right, run)
+    _draw_loss(left, run)
+    left.set_title("Loss: lower is better")
+    _draw_psnr(right, run)
+    right.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
+    right.set(title="PSNR: higher is better", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
+    right.legend(fontsize=9, loc="center left")
     if len(run.psnr) > 2 and max(run.psnr) > run.noisy_psnr + 8:
         inset = right.inset_axes((0.55, 0.27, 0.42, 0.36))
-        _draw_validation(inset, run)
-        inset.set_ylim(run.noisy_psnr + 8, run.noisy_psnr + 9)
+        _draw_psnr(inset, run)
+        inset.set(xlabel="", ylabel="", ylim=(run.noisy_psnr + 8, run.noisy_psnr + 9))
         inset.tick_params(labelsize=8)
-        inset.grid(alpha=0.3)
 
 
-def _draw_batches(axes, run, measure):
+def _draw_loss(axes, run):
     steps, losses = np.reshape(run.curve, (-1, 2)).T
-    axes.plot(steps, measure(losses), color=_colour(run.model), label="training batches")
-    axes.set(xlabel="epoch", xlim=(0, 1.02 * max(1, np.ceil(max(steps, default=0)))))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    axes.plot(steps, losses, color=_colour(run.model), label="training batches")
+    noisy = 10 ** (-run.noisy_psnr / 10)
+    axes.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
+    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 10 ** 1.1, noisy * 4))
+    axes.legend(fontsize=9, loc="upper right")
+    _mark_epochs(axes)
 
 
-def _draw_validation(axes, run):
+def _draw_psnr(axes, run, label=None):
     axes.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(run.model), lw=1, ms=4,
-              label=f"{run.validation_images:,} validation images")
-    axes.set_xlim(0, 1.02 * max(1, len(run.psnr)))
+              label=label or f"{run.validation_images:,} validation images")
+    axes.set_ylabel("PSNR (dB)")
+    _mark_epochs(axes)
+
+
+def _mark_epochs(axes):
+    last = max(1, np.ceil(axes.dataLim.x1))  # of what is drawn so far
+    axes.set(xlabel="epoch", xlim=(0, 1.02 * last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _draw_psnr_axis(axes, run):
-    axes.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
-    axes.set(xlabel="epoch", ylabel="PSNR (dB)", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, loc="center left")
 
 
 def plot_psnr_distribution(noisy, denoised, name, title):
@@ -1481,20 +1464,15 @@ def plot_side_by_side(runs, seeds, title):
     """
     left, right = _new_figure(11, 3.6).subplots(1, 2, width_ratios=(2, 1))
     for name, run in runs.items():
-        left.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=_colour(name),
-                  label=f"{name}, {run.data}")
-    left.set(title="Validation images, while they trained", xlabel="epoch", ylabel="PSNR (dB)")
-    left.set_xlim(0, 1.02 * max(len(run.psnr) for run in runs.values()))
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _draw_psnr(left, run, f"{name}, {run.data}")
+    left.set_title("Validation images, while they trained")
     left.legend(fontsize=9)
     for place, (name, reached) in enumerate(seeds.items()):
         beside = np.linspace(-0.2, 0.2, len(reached))  # or equal results would hide each other
         right.plot(place + beside, reached, "o", color=_colour(name))
-    right.set(title=title, ylabel="PSNR (dB)", xticks=range(len(seeds)),
-              xticklabels=list(seeds))
+    right.set(title=title, ylabel="PSNR (dB)", xticks=range(len(seeds)), xticklabels=list(seeds))
     right.margins(x=0.1, y=0.1)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    right.grid(alpha=0.3)
 
 
 # The last line: by it a notebook knows that this file is whole, and the one that belongs to it.

@@ -19,7 +19,7 @@ from skimage.util import random_noise
 
 import common
 import notebooks
-from teeth import SKIP, in_notebook
+from notebooks import SKIP
 
 NOISE = 'layers.GaussianNoise(NOISE_STD, name="noise")'
 IMPULSES = '''class Impulses(layers.Layer):
@@ -59,17 +59,17 @@ EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in 
 LEVELS = (0.02, 0.04, 0.06, 0.2)
 
 
-def alter(folder, name, changes):
+def altered(folder, name, changes):
     """Copy the notebook `name` into `folder`, with the changes."""
     shutil.copy(notebooks.ROOT / f"{name}.ipynb", folder)
-    for old, new in changes:
-        in_notebook(old, new, [name])(folder)
+    for change in changes:
+        notebooks.alter(folder, name, *change)
 
 
 def done(name, changes, data, epochs):
     """Train the altered notebook's network. Returns the loss of its last epoch and the model."""
     with tempfile.TemporaryDirectory() as folder:
-        alter(Path(folder), name, changes)
+        altered(Path(folder), name, changes)
         with contextlib.redirect_stdout(io.StringIO()):
             variables = notebooks.built(name, data, epochs, Path(folder), CHECKPOINTS=folder)
             run = notebooks.train(variables)
@@ -104,5 +104,6 @@ if __name__ == "__main__":
         found = {"training batches": -10 * np.log10(loss), **report(model, clean)}
         if i == 0:
             print("| notebook | exercise |", " | ".join(found), "|")
+            print("|---|---|" + len(found) * "---|")
         print(f"| {name} | {title} |", " | ".join(f"{v:.2f}" for v in found.values()), "|",
               flush=True)

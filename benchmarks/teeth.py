@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from notebooks import NAMES, ROOT
+from notebooks import NAMES, ROOT, SKIP, alter
 
 
 def in_file(name, old, new):
@@ -27,17 +27,9 @@ def in_file(name, old, new):
     return apply
 
 
-def in_notebook(old, new, names=NAMES):
+def in_notebooks(old, new, names=NAMES):
     """Return a fault that replaces `old` by `new` in one code cell of each of the notebooks."""
-    def apply(folder):
-        for name in names:
-            notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
-            cells = [cell for cell in notebook.cells
-                     if cell.cell_type == "code" and old in cell.source]
-            assert len(cells) == 1, f"{old!r} stands in {len(cells)} cells of {name}"
-            cells[0].source = cells[0].source.replace(old, new)
-            nbformat.write(notebook, folder / f"{name}.ipynb")
-    return apply
+    return lambda folder: [alter(folder, name, old, new) for name in names]
 
 
 def alter_one_pixel(folder):
@@ -55,30 +47,29 @@ def forget_outputs(folder):
     nbformat.write(notebook, folder / "Model2.ipynb")
 
 
-SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'
 NORM = '\n    x = layers.BatchNormalization(momentum=0.9, name=f"batchnorm{i}")(x)'
 PREDICT = "denoised_test = model.predict("
 CLIP = "    images = np.clip(images, 0, 1)\n"
 STRETCH = "    images = (images - images.min()) / np.ptp(images)\n"
 SPANS = "[_spans(length, radius) for"
 FAULTS = {
-    "the noise layer's 0.1 becomes 0.2": in_notebook("Noise(NOISE_STD", "Noise(2 * NOISE_STD"),
-    "the skip is dropped from Model2": in_notebook(SKIP, "", ["Model2"]),
-    "batch norm is dropped from Model3": in_notebook(NORM, "", ["Model3"]),
-    "the loss becomes MAE": in_notebook('loss="mse"', 'loss="mae"'),
-    "the batch becomes 64": in_notebook("BATCH_SIZE = 32", "BATCH_SIZE = 64"),
-    "evaluation forgets the noise": in_notebook(f"{PREDICT}noisy", f"{PREDICT}clean"),
+    "the noise layer's 0.1 becomes 0.2": in_notebooks("Noise(NOISE_STD", "Noise(2 * NOISE_STD"),
+    "the skip is dropped from Model2": in_notebooks(SKIP, "", ["Model2"]),
+    "batch norm is dropped from Model3": in_notebooks(NORM, "", ["Model3"]),
+    "the loss becomes MAE": in_notebooks('loss="mse"', 'loss="mae"'),
+    "the batch becomes 64": in_notebooks("BATCH_SIZE = 32", "BATCH_SIZE = 64"),
+    "evaluation forgets the noise": in_notebooks(f"{PREDICT}noisy", f"{PREDICT}clean"),
     "a resumed run starts its noise anew": in_file("common.py", "enumerate(generators)", "()"),
     "each epoch has the noise of the first": in_file(
         "common.py", "[self.batches.seed, epoch, i]", "[self.batches.seed, i]"),
     "a resumed run takes the first epoch's order": in_file(
         "common.py", "self.batches.shuffle(epoch)", "self.batches.shuffle(0)"),
-    "the network does not learn": in_notebook("common.Muon(schedule)", "common.Muon(0.0)"),
+    "the network does not learn": in_notebooks("common.Muon(schedule)", "common.Muon(0.0)"),
     "Muon is reduced to Adam": in_file("common.py", "min(variable.shape[2:]) < 16", "True"),
     "Newton-Schulz takes one step": in_file("common.py", "_ in range(5):", "_ in range(1):"),
-    "the live crop is of another picture": in_notebook(
+    "the live crop is of another picture": in_notebooks(
         "LiveDisplay(checkpoints, noisy)", "LiveDisplay(checkpoints, noisy[::-1])"),
-    "the validation noise is drawn anew each epoch": in_notebook(
+    "the validation noise is drawn anew each epoch": in_notebooks(
         "validation_data=validation", "validation_data=type('Fresh', (keras.utils.PyDataset,), {"
         "'__module__': '', '__len__': lambda self: 1, '__getitem__': lambda self, index: ("
         "common.add_noise(validation[1], NOISE_STD, None), validation[1])})()"),
@@ -89,17 +80,17 @@ FAULTS = {
         "common.py", "min(trained_std / max(noise_std, 1e-6)", "min(1.0"),
     "alpha is denoised as a colour": in_file("common.py", "{1: 1, 2: 1,", "{1: 1, 2: 2,"),
     "wrong checksums are passed over": in_file("common.py", "picture.verify()", "pass"),
-    "impulses are half as many as they should": in_notebook(
+    "impulses are half as many as they should": in_notebooks(
         "amount = 2 * mse / np.mean(images", "amount = mse / np.mean(images", ["Model1"]),
     "an unfinished run stands beside the others": in_file(
         "common.py", "and len(run.loss) == run.epochs and all(", "and all("),
-    "another file is kept as common.py": in_notebook(
+    "another file is kept as common.py": in_notebooks(
         'if not path.read_text(encoding="utf-8")', 'if False and path.read_text(encoding="utf-8")'),
     "an earlier badge is kept": in_file("benchmarks/publish.py", 'BADGE.sub("", title.source)',
                                         "title.source"),
     "noisy.png is altered in one pixel": alter_one_pixel,
     "a notebook is committed without outputs": forget_outputs,
-    "a shared cell is edited in one notebook": in_notebook(
+    "a shared cell is edited in one notebook": in_notebooks(
         "print(data)", "print(data, end='\\n')", ["Model3"]),
 }
 

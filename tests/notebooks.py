@@ -9,6 +9,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ("Model1", "Model2", "Model3")
 CHECKED = "nbval-check-output"
+SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'
 
 
 def cells(name, folder=ROOT):
@@ -36,6 +37,16 @@ def code_with(name, text, folder=ROOT):
     found = [cell.source for cell in code_cells(name, folder) if text in cell.source]
     assert len(found) == 1, f"{len(found)} cells of {name} contain {text!r}"
     return found[0]
+
+
+def alter(folder, name, old, new):
+    """Replace `old` by `new` in one code cell of the notebook `name` in `folder`."""
+    path = pathlib.Path(folder) / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    found = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
+    assert len(found) == 1, f"{old!r} stands in {len(found)} cells of {name}"
+    found[0].source = found[0].source.replace(old, new)
+    nbformat.write(notebook, path)
 
 
 def settings(name, folder=ROOT):

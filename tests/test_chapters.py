@@ -63,7 +63,7 @@ def test_damaged_checkpoints_are_passed_over():
 
 
 def test_curves_and_seeds_have_the_colour_of_their_model():
-    runs = {name: RUN._replace(psnr=[26.0, 27.0 + i]) for i, name in enumerate(NAMES)}
+    runs = {name: RUN._replace(model=name, psnr=[26.0, 27.0 + i]) for i, name in enumerate(NAMES)}
     seeds = {name: [27.0 + i, 27.1 + i] for i, name in enumerate(NAMES)}
     common.plot_side_by_side(runs, seeds, "title")
     curves, dots = plt.gcf().axes
@@ -167,7 +167,7 @@ REACH = {"2 fewer layers": 4, "2 four layers": 4, "3 see further": 9, "3 a layer
 
 @pytest.mark.parametrize("name, title, changes", exercises.EXERCISES)
 def test_exercises_fit_their_notebook(name, title, changes, tmp_path):
-    exercises.alter(tmp_path, name, changes)
+    exercises.altered(tmp_path, name, changes)
     model = notebooks.built(name, notebooks.few_images(), 1, tmp_path)["model"]
     image = np.full((1, 20, 20, 3), 0.5, np.float32)
     assert model.predict_on_batch(image).shape == image.shape

@@ -52,15 +52,6 @@ def test_windows_put_together_equal_the_whole(trained, monkeypatch, size):
                                rtol=0, atol=1e-5)
 
 
-def test_windows_put_together_equal_the_whole_in_grey_levels(trained, monkeypatch):
-    monkeypatch.setattr(common, "WINDOW", 64)
-    image = common.noisy_picture()[:401, :307]
-    difference = common.denoise(trained, image).astype(int) - common.to_uint8(
-        at_once(trained, image))
-    assert np.abs(difference).max() <= 1
-    assert np.mean(difference != 0) < 1e-4
-
-
 @pytest.mark.parametrize("length", [1, 10, 11, 31, 32, 33, 53, 54, 55, 1000])
 @pytest.mark.parametrize("halo", [0, 1, 5, 15, 16, 40])
 def test_windows_cover_each_pixel_and_are_equally_large(monkeypatch, length, halo):
@@ -120,10 +111,6 @@ def test_receptive_radius_follows_from_the_network(monkeypatch, capsys, build, p
     np.testing.assert_allclose(common.denoise(model, image), at_once(model, image),
                                rtol=0, atol=1e-5)
     assert capsys.readouterr().out == ""
-
-
-def test_the_notebooks_networks_see_five_pixels_far(trained):
-    assert common.receptive_radius(trained) == 5
 
 
 def less_the_mean(x):

@@ -41,13 +41,10 @@ def test_layers(name, model):
         assert config["activation"] == "linear"
 
 
-def test_parameters(name, model):
+def test_parameters_and_loss(name, model):
+    assert model.loss == "mse"
     trainable = sum(np.asarray(weight).size for weight in model.trainable_weights)
     assert (trainable, model.count_params() - trainable) == PARAMETERS[name]
-
-
-def test_loss_is_the_mean_squared_error(model):
-    assert model.loss == "mse"
 
 
 def test_recipe_of_the_ablation_is_the_notebooks(name, model):
@@ -92,6 +89,7 @@ def test_skip_connection_starts_behind_the_noise(name):
 
 def test_a_pixel_reaches_eleven_by_eleven(name):
     model = notebooks.network(name)
+    assert common.receptive_radius(model) == 5
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(0.1, 1, weight.shape) ** 2 for weight in model.get_weights()])
     image = np.zeros((1, 21, 21, 3), np.float32)

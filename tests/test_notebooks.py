@@ -135,12 +135,12 @@ def execute(name, variables, first, last):
 def test_own_picture_goes_through_without_a_psnr(tmp_path, capsys, shape, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype)
     common.save_picture(pixels, tmp_path / "mine.png")
-    variables = trained("Model2")
-    execute("Model2", variables, "open_picture(PICTURE)", "open_picture(PICTURE)")
-    execute("Model2", variables, "clean = common.clean_picture()", "rows = {")
-    written = common.open_picture("Model2.png")
-    assert written.dtype == dtype
-    np.testing.assert_array_equal(written, pixels)  # an untrained Model2 changes nothing
+    variables = trained("Model1")
+    execute("Model1", variables, "open_picture(PICTURE)", "open_picture(PICTURE)")
+    execute("Model1", variables, "clean = common.clean_picture()", "rows = {")
+    written = common.open_picture("Model1.png")
+    assert written.dtype == dtype and not np.array_equal(written, pixels)
+    np.testing.assert_array_equal(written, variables["denoised"])
     output = capsys.readouterr().out
     assert f"mine.png: shape {shape}, {np.dtype(dtype)}" in output
     assert "PSNR: " not in output and "clean picture" not in output
@@ -155,9 +155,8 @@ def test_own_chapter_is_shown_beside_an_own_picture_without_it(name, capsys):
     variables["denoised_test"] = variables["noisy_test"]
     if name == "Model1":
         execute(name, variables, "import skimage.data", "def four_kinds(")
-    names = [cell.source for cell in code_cells(name) if "own" in tags(cell)]
-    [first] = [source for source in code_cells(name) if "results" in tags(source)]
     sources = [cell.source for cell in code_cells(name)]
-    execute(name, variables, sources[sources.index(first.source) + 1], names[-1])
+    [results] = [i for i, cell in enumerate(code_cells(name)) if "results" in tags(cell)]
+    execute(name, variables, sources[results + 1], sources[-1])
     output = capsys.readouterr().out
     assert SHOWN[name] in output and "mine.png" not in output

@@ -26,16 +26,14 @@ def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
     assert common.number_of_epochs(100) == 7
 
 
-@pytest.mark.parametrize("value", ["0", "-3", "2.5", "ten", "1e2"])
+@pytest.mark.parametrize("value", ["0", "-3", "2.5", "ten"])
 def test_epochs_that_are_no_count_are_refused(monkeypatch, value):
     monkeypatch.setenv("DENOISE_EPOCHS", value)
     with pytest.raises(common.Halt, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
         common.number_of_epochs(100)
-
-
-def test_a_fraction_in_the_settings_cell_is_refused():
+    monkeypatch.delenv("DENOISE_EPOCHS")
     with pytest.raises(common.Halt, match="whole number"):
-        common.number_of_epochs(2.5)
+        common.number_of_epochs(value)
 
 
 def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
@@ -67,32 +65,28 @@ def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
     assert variables["CHECKPOINTS"] == tmp_path / "drive"
 
 
-@pytest.mark.parametrize("folder, mounted", [("/content/drive/MyDrive/denoising", True),
-                                             ("checkpoints", False)])
-def test_checkpoints_on_drive_mount_it_in_colab(monkeypatch, folder, mounted):
-    asked = []
-    drive = types.SimpleNamespace(mount=asked.append)
+def in_colab(monkeypatch, mount):
+    drive = types.SimpleNamespace(mount=mount)
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
     monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+
+
+@pytest.mark.parametrize("folder, mounted", [
+    ("/content/drive/MyDrive/denoising", ["/content/drive"]), ("checkpoints", [])])
+def test_checkpoints_on_drive_mount_it_in_colab(monkeypatch, folder, mounted):
+    asked = []
+    in_colab(monkeypatch, asked.append)
     assert common.checkpoint_folder(folder) == pathlib.Path(folder)
-    assert asked == (["/content/drive"] if mounted else [])
+    assert asked == mounted
 
 
 def test_a_refused_drive_is_one_clear_line(monkeypatch):
     def refuse(folder):
         raise ValueError("mount failed")
 
-    drive = types.SimpleNamespace(mount=refuse)
-    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(drive=drive))
-    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    in_colab(monkeypatch, refuse)
     with pytest.raises(common.Halt, match='not mounted .mount failed.*CHECKPOINTS = "checkpoints"'):
         common.checkpoint_folder("/content/drive/MyDrive")
-
-
-def test_drive_is_mounted_at_the_settings_and_nowhere_else(name):
-    assert "common.checkpoint_folder(CHECKPOINTS)" in notebooks.code_with(name, "number_of_epochs")
-    source = (notebooks.ROOT / "common.py").read_text()
-    assert source.count("checkpoint_folder(") == 1 and source.count(".mount(") == 1
 
 
 def test_kerass_own_settings_do_not_change_the_networks(tmp_path):

@@ -253,19 +253,6 @@ def test_everything_that_shapes_a_run_names_it(data):
     assert {key(small_network()) for _ in range(3)} == {keys[0]}
 
 
-HUNDRED_EPOCHS = {"Model1": "0d8be54e6c0559c6", "Model2": "e67c334f801b898a",
-                  "Model3": "dec8492cbeb4efdd"}
-
-
-@pytest.mark.skipif(not keras.__version__.startswith("3.15."), reason="pinned for Keras 3.15")
-def test_the_runs_of_a_hundred_epochs_are_found_again(name):
-    """Another key would train them anew, for hours. Black images stand in for CIFAR-10's."""
-    cells = built(name, notebooks.few_images(), "checkpoints", epochs=100)
-    common.Checkpoints(cells["model"], cells["batches"], cells["validation"], data="64 images",
-                       epochs=100, noise_std=cells["NOISE_STD"])
-    assert Path(f"checkpoints/{name}-{HUNDRED_EPOCHS[name]}.00000.npz").exists()
-
-
 def wide_network():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GaussianNoise(0.1)]
