@@ -6,7 +6,7 @@
 #                  URL=https://github.com/OWNER/REPOSITORY, and BRANCH unless it is main
 # make bundle      pack build/bundle.zip, the one file to upload in Colab
 # make benchmark   quality, speed and memory here: pictures beside classical methods, training
-#                  beside the plain code; random kills
+#                  beside the plain code
 # make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
 # make exercises   do the notebooks' exercises and show what comes out
 # make recipe      what each part of the training recipe is worth (a night)

@@ -554,17 +554,21 @@ class Checkpoints(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         self.stem = pathlib.Path(folder) / f"{model.name}-{_key(model, self.run, batches, clean)}"
         self.kept = self._newest() if training == "resume" else None
+        self._begin()
+
+    def _begin(self):
         if self.kept:
             self.go_back()
-        elif hasattr(model, "has_been_trained") or int(model.optimizer.iterations):
+        elif hasattr(self.model, "has_been_trained") or int(self.model.optimizer.iterations):
             raise Halt("This network has been trained before, in another run. To train anew, run "
                        "the cell that builds it and all cells after that one.")
         else:
             self._keep()  # now, so that a full disk shows before the first epoch
-        model.has_been_trained = True
+        self.model.has_been_trained = True
         self.epoch = len(self.run.loss)
-        if self.epoch < epochs and describe_backend() not in self.run.backend:
-            self.run = self.run._replace(backend=f"{self.run.backend}, then {describe_backend()}")
+        before, now = self.run.backend, describe_backend()
+        if self.epoch < self.run.epochs and now not in before:
+            self.run = self.run._replace(backend=f"{before}, then {now}")
 
     def go_back(self):
         """Take the run and the network back to the end of the last finished epoch."""

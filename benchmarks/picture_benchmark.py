@@ -9,25 +9,21 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import keras
 import numpy as np
 import skimage.data
 from skimage import restoration
 
 import common
 import notebooks
-from benchmark import product_rate
+from benchmark import in_a_process, product_rate
 
 NOISE_STD = 0.1
 TFLOP_PER_MEGAPIXEL = 0.228  # of one forward pass
-LARGE, WHOLE = (4000, 6000, 3), (2048, 2048, 3)
+LARGE = (4000, 6000, 3)
 
 
 def noisy_photo(name, noise_std=NOISE_STD, grey=False):
@@ -44,8 +40,7 @@ def noisy_photo(name, noise_std=NOISE_STD, grey=False):
 def network(name):
     with contextlib.redirect_stdout(io.StringIO()):
         model = notebooks.network(name)
-    weights = notebooks.ROOT / "weights" / f"{name}.weights.h5"
-    keras.Model(model.input, model.output).load_weights(weights)
+        common.load_reference(model, common.read_run(name))
     return model
 
 
@@ -113,7 +108,7 @@ def quality(denoise, parameter, photo):
 
 
 def measure(method, rounds):
-    """Print one row of the first table as JSON."""
+    """Return a row of the first table: parameter, seconds a megapixel, MB, and PSNR in dB."""
     prepare, parameters = METHODS[method]
     denoise = prepare()
     _, noisy = noisy_photo("rocket")
@@ -122,15 +117,8 @@ def measure(method, rounds):
     best = parameters[0] if len(parameters) == 1 else max(
         parameters, key=lambda each: quality(denoise, each, "coffee"))
     seconds = [peak_of(denoise, noisy, best)[1] for _ in range(rounds)]
-    print(json.dumps({"parameter": best, "seconds": statistics.median(seconds) / megapixels,
-                      "megabytes": megabytes,
-                      "psnr": [quality(denoise, best, photo) for photo in common.TEST_PHOTOS]}))
-
-
-def in_a_process(*arguments):
-    command = [sys.executable, __file__, *map(str, arguments)]
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
+    reached = [quality(denoise, best, photo) for photo in common.TEST_PHOTOS]
+    return best, statistics.median(seconds) / megapixels, megabytes, reached
 
 
 def compare_methods(rounds):
@@ -141,49 +129,26 @@ def compare_methods(rounds):
           + f"{'s/megapixel':>13}{'memory (MB)':>13}")
     noisy = [common.psnr(*noisy_photo(name)) for name in common.TEST_PHOTOS]
     print(f"{'noisy':34}" + "".join(f"{value:9.2f}" for value in noisy))
-    found = {}
+    took = {}
     for method in METHODS:
         if method == "BM3D" and not importlib.util.find_spec("bm3d"):
             continue
-        row = found[method] = in_a_process("--measure", method, "--rounds", rounds)
-        print(f"{method:24}{row['parameter'] or '':>10}"
-              + "".join(f"{value:9.2f}" for value in row["psnr"])
-              + f"{row['seconds']:13.2f}{row['megabytes']:13.0f}", flush=True)
+        parameter, took[method], megabytes, reached = in_a_process(measure, method, rounds)
+        print(f"{method:24}{parameter or '':>10}" + "".join(f"{value:9.2f}" for value in reached)
+              + f"{took[method]:13.2f}{megabytes:13.0f}", flush=True)
     floor = 1e12 * TFLOP_PER_MEGAPIXEL / product_rate()
-    ours = found["Model3"]["seconds"]
     print(f"\n{TFLOP_PER_MEGAPIXEL} TFLOP at the rate of NumPy's matrix product: {floor:.2f} s a "
-          f"megapixel. Model3 takes {ours / floor:.2f} times as long.")
-    if "BM3D" in found:
-        print(f"Model3 is {found['BM3D']['seconds'] / ours:.0f} times as fast as BM3D.")
+          f"megapixel. Model3 takes {took['Model3'] / floor:.2f} times as long.")
+    if "BM3D" in took:
+        print(f"Model3 is {took['BM3D'] / took['Model3']:.0f} times as fast as BM3D.")
 
 
 def measure_large():
-    """Print what a picture of 24 megapixels takes, as JSON."""
+    """Return the seconds and the MB that a picture of 24 megapixels takes."""
     model = network("Model3")
     image = np.random.default_rng(0).integers(0, 256, LARGE, np.uint8)
-    _, seconds, megabytes = peak_of(common.denoise, model, image)
-    print(json.dumps({"seconds": seconds, "megabytes": megabytes}))
-
-
-def measure_cutting(rounds):
-    """Print the speed in windows beside that in one piece, as JSON: seconds of each round."""
-    model = network("Model3")
-    image = np.random.default_rng(0).integers(0, 256, WHOLE, np.uint8)
-    seconds = {"cut": [], "whole": []}
-    for kind, window in [("cut", 512), ("whole", 10**9)] * (rounds + 1):
-        common.WINDOW = window
-        seconds[kind].append(peak_of(common.denoise, model, image)[1])
-    print(json.dumps({kind: values[1:] for kind, values in seconds.items()}))  # the first compiles
-
-
-def compare_sizes(rounds):
-    large = in_a_process("--large")
-    print(f"\nModel3 on 6000 × 4000 pixels: {large['seconds']:.1f} s, {large['megabytes']:.0f} MB "
-          "above what the process held with the picture and the network.")
-    found = in_a_process("--cutting", "--rounds", rounds)
-    ratio = statistics.median(whole / cut for cut, whole in zip(found["cut"], found["whole"]))
-    print(f"Model3 on 2048 × 2048 pixels, in windows: {ratio:.2f} of the speed in one piece "
-          f"({rounds} rounds in turns).")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return peak_of(common.denoise, model, image)[1:]
 
 
 def compare_contrasts():
@@ -207,24 +172,12 @@ def compare_contrasts():
         print(f"{noise_std:<8}" + "".join(f"{value:9.2f}" for value in values))
 
 
-def main():
+if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--measure", metavar="METHOD", help=argparse.SUPPRESS)
-    parser.add_argument("--large", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--cutting", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        measure(options.measure, options.rounds)
-    elif options.large:
-        measure_large()
-    elif options.cutting:
-        measure_cutting(options.rounds)
-    else:
-        compare_methods(options.rounds)
-        compare_sizes(options.rounds)
-        compare_contrasts()
-
-
-if __name__ == "__main__":
-    main()
+    rounds = parser.parse_args().rounds
+    compare_methods(rounds)
+    seconds, megabytes = in_a_process(measure_large)
+    print(f"\nModel3 on 6000 × 4000 pixels: {seconds:.1f} s, {megabytes:.0f} MB above what the "
+          "process held with the picture and the network.")
+    compare_contrasts()

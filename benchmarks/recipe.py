@@ -12,11 +12,10 @@ import itertools
 import pathlib
 import time
 
-import keras
 import numpy as np
-from keras import layers
 
 import common
+from common import keras  # without the chatter of its backend
 from notebooks import NAMES
 
 HELD_OUT = 5000
@@ -70,17 +69,17 @@ class Steps(common.Batches):
 def build(name, row):
     """Return the network of the notebook `name`, started as `row` says."""
     image = keras.Input((None, None, 3))
-    noisy = x = layers.GaussianNoise(NOISE_STD)(image)
+    noisy = x = keras.layers.GaussianNoise(NOISE_STD)(image)
     for _ in range(4):
-        x = layers.Conv2D(64, 3, padding="same")(x)
+        x = keras.layers.Conv2D(64, 3, padding="same")(x)
         if name == "Model3":
-            x = layers.BatchNormalization(momentum=row["batchnorm"])(x)
-        x = layers.ReLU()(x)
+            x = keras.layers.BatchNormalization(momentum=row["batchnorm"])(x)
+        x = keras.layers.ReLU()(x)
     if name == "Model1":
-        return keras.Model(image, layers.Conv2D(3, 3, padding="same")(x))
+        return keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(x))
     first = "zeros" if row["zero"] else "glorot_uniform"
-    x = layers.Conv2D(3, 3, padding="same", kernel_initializer=first)(x)
-    return keras.Model(image, layers.Add()([noisy, x]))
+    x = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=first)(x)
+    return keras.Model(image, keras.layers.Add()([noisy, x]))
 
 
 def learning_rate(row, steps):

@@ -9,10 +9,9 @@ import json
 import os
 import pathlib
 
-import keras
-
 import common
 import notebooks
+from common import keras  # without the chatter of its backend
 from notebooks import NAMES
 
 

@@ -11,12 +11,12 @@ import csv
 import pathlib
 import time
 
-import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
 import common
 import recipe
+from common import keras  # without the chatter of its backend
 
 EPOCHS, POINTS, TEST_IMAGES, SEED = 3, 20, 500, 0
 MEASURED = pathlib.Path(__file__).with_name("three_epochs.csv")

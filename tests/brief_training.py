@@ -1,8 +1,7 @@
 """Train a small Model3 as its notebook does, in a process that is killed and started again.
 
 Usage: PYTHONPATH=. python tests/brief_training.py RESULT EPOCHS [EPOCH STEP]
-RESULT is an npz file to write. The process kills itself after STEP of EPOCH (both from 0); it
-prints "epoch E step S" after each step, for whoever wants to kill it at another moment.
+RESULT is an npz file to write. The process kills itself after STEP of EPOCH (both from 0).
 """
 
 import json
@@ -49,7 +48,6 @@ class Announcing(common.LiveDisplay):
 
     def on_train_batch_end(self, batch, logs=None):
         super().on_train_batch_end(batch, logs)
-        print("epoch", self.checkpoints.finished, "step", batch, flush=True)
         if (self.checkpoints.finished, batch) == self.moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
