@@ -752,7 +752,7 @@ class LiveDisplay(keras.callbacks.Callback):
     fit() goes into a `with` block of it, and it comes after `checkpoints` in fit()'s callbacks. If
     Stop ends fit(), the network is taken back to its last finished epoch; if there is none, the
     block raises Halt. `picture` is one that denoise() takes. Outside a notebook, it prints a line
-    an epoch.
+    an epoch and draws nothing.
     """
 
     def __init__(self, checkpoints, picture):
@@ -795,27 +795,28 @@ class LiveDisplay(keras.callbacks.Callback):
         return True
 
     def on_train_batch_end(self, batch, logs=None):
-        now, run, steps = time.perf_counter(), self.checkpoints.run, len(self.checkpoints.batches)
-        done = self.checkpoints.finished * steps + self.checkpoints.step
-        self.first = self.first or (done, now)
+        now = time.perf_counter()
         if self.in_notebook and now > self.next_text:
             self.next_text = now + 1
-            text = (f"Epoch {self.checkpoints.finished + 1}/{run.epochs}, "
-                    f"step {self.checkpoints.step:,}/{steps:,}   loss {logs['loss']:.6f}")
-            if run.psnr:
-                text += f"   PSNR {run.psnr[-1]:.2f} dB"
-            if done > self.first[0]:
-                a_step = (now - self.first[1]) / (done - self.first[0])
-                text += f"   {duration(a_step * (run.epochs * steps - done))} left"
-            self._show(text)
+            self._show(self._progress(logs["loss"]))
         if now > self.next_figure:
             self._draw()
 
     def on_epoch_end(self, epoch, logs=None):
-        run = self.checkpoints.run
-        if not self.in_notebook:
-            self._show(f"Epoch {epoch + 1}/{run.epochs}: loss {run.loss[-1]:.6f}, "
-                       f"PSNR {run.psnr[-1]:.2f} dB, {duration(run.seconds[-1])}")
+        self._show(self._progress(logs["loss"]))
+
+    def _progress(self, loss):
+        run, epoch, step = self.checkpoints.run, self.checkpoints.finished, self.checkpoints.step
+        steps, now = len(self.checkpoints.batches), time.perf_counter()
+        done = epoch * steps + step
+        self.first = self.first or (done, now)
+        text = f"Epoch {epoch + 1}/{run.epochs}, step {step:,}/{steps:,}   loss {loss:.6f}"
+        if run.psnr:
+            text += f"   PSNR {run.psnr[-1]:.2f} dB"
+        if done > self.first[0]:
+            a_step = (now - self.first[1]) / (done - self.first[0])
+            text += f"   {duration(a_step * (run.epochs * steps - done))} left"
+        return text
 
     def _show(self, text):
         if self.in_notebook:
