@@ -368,11 +368,10 @@ def psnr(clean, images):
     is raised. PSNR = 10·log10(peak² / MSE), with one mean squared error over all that is given
     (scikit-image's formula).
     """
-    whole = np.issubdtype(clean.dtype, np.integer)
-    if (clean.dtype != images.dtype and whole) or np.issubdtype(images.dtype, np.integer) != whole:
+    if clean.dtype != images.dtype and "u" in clean.dtype.kind + images.dtype.kind:
         raise ValueError(f"PSNR needs images of one range, not {clean.dtype} and {images.dtype}.")
-    peak = np.iinfo(clean.dtype).max if whole else 1
-    return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=peak))
+    clean, images = to_float(clean), to_float(images)
+    return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=1))
 
 
 class Scores(NamedTuple):
@@ -667,9 +666,9 @@ def _key(model, run, batches, clean):
 
 
 def finished_runs(run, folder):
-    """Return the finished Runs of the three models by their names; `run` is this notebook's.
+    """Return this notebook's `run` and the finished ones of the other two models, by their names.
 
-    The others' are the newest among the checkpoints in `folder` with the same settings and data.
+    Those are the newest among the checkpoints in `folder` with the same settings and data.
     """
     same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
     runs = {}
@@ -714,10 +713,7 @@ def load_reference(model, run):
 def read_run(name):
     """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
     with _shipped(f"{name}.json") as path:
-        run = Run(**json.loads(path.read_text(encoding="utf-8")))
-        if not len(run.loss) == len(run.psnr) == run.epochs:
-            raise ValueError(f"{len(run.psnr)} of {run.epochs} epochs are in it")
-    return run
+        return Run(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @contextlib.contextmanager
@@ -743,7 +739,7 @@ def _shipped(name):
         except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
             reason = str(error).partition("\n")[0]
             raise Halt(f"{origin} is damaged or does not fit this network ({reason}). Bring the "
-                       'right file there, or set TRAINING = "resume" to train it.') from error
+                       'right file there, or set TRAINING = "resume" to train.') from error
 
 
 class LiveDisplay(keras.callbacks.Callback):
@@ -760,7 +756,7 @@ class LiveDisplay(keras.callbacks.Callback):
         self.set_model(checkpoints.model)
         self.checkpoints, self.crop = checkpoints, picture[_crop(picture.shape, most=128)]
         self.in_notebook = IPython.get_ipython() is not None
-        self.first = None  # step and time of this fit()'s first: it compiles, so it is not timed
+        self.first = None  # step and time of the first text: what came before it compiled
         self.next_text = self.next_figure = 0.0
 
     def __enter__(self):
@@ -891,9 +887,9 @@ def open_picture(name):
     """Read the picture file `name`: PNG, JPEG, WebP, AVIF, GIF or BMP, 8 bits or 16-bit grey.
 
     Returns (height, width) if it is grey, (height, width, 2) with alpha, (height, width, 3) if it
-    has colours, (height, width, 4) with alpha; uint16 for 16 bits, else uint8. Palettes and 1 bit
-    are written out as colours and greys, CMYK is converted to RGB. A photograph is turned upright
-    as its EXIF data say. Of several frames it is the first. A missing noisy.png is made anew.
+    has colours, (height, width, 4) with alpha; uint16 for 16 bits, else uint8. A palette is written
+    out as colours, 1 bit as grey, CMYK is converted to RGB. A photograph is turned upright as its
+    EXIF data say. Of several frames it is the first. A missing noisy.png is made anew.
 
     Raises PictureError for a file that is missing, damaged, or of another kind.
     """
@@ -996,10 +992,7 @@ def _pixels(picture, name):
         if target == "LA":  # Pillow widens 1, 2 and 4 bits to 8, but not this value
             widened = {"1": 255, "L;2": 85, "L;4": 17}.get(raw, 1)
             picture.info["transparency"] = min(255, widened * picture.info["transparency"])
-    pixels = np.array(ImageOps.exif_transpose(picture).convert(target))
-    if picture.mode in ("P", "PA") and not np.ptp(without_alpha(pixels), axis=2).any():
-        return pixels[:, :, ::3] if pixels.shape[2] == 4 else pixels[:, :, 0]  # a palette of greys
-    return pixels
+    return np.array(ImageOps.exif_transpose(picture).convert(target))
 
 
 def save_picture(picture, path, **kept):
@@ -1148,11 +1141,10 @@ def _image_array(image):
     image = np.asarray(image)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     floating = np.issubdtype(image.dtype, np.floating)
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in COLOURS):
+    if image.ndim not in (2, 3) or image.size == 0 or (
+            image.ndim == 3 and image.shape[2] not in COLOURS):
         raise PictureError(f"The array has the shape {image.shape}; an image is (height, width) or "
-                           "(height, width, channels) with 1 to 4 channels.")
-    if 0 in image.shape:
-        raise PictureError(f"The array has the shape {image.shape}: there are no pixels in it.")
+                           "(height, width, channels) with 1 to 4 channels, and has pixels.")
     if not floating and image.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"The array is {image.dtype}; an image is uint8, uint16, or float with "
                            "values from 0 to 1.")
@@ -1355,7 +1347,7 @@ def _draw_psnr(axes, run, label=None):
 
 
 def _mark_epochs(axes):
-    last = max(1, np.ceil(axes.dataLim.x1))  # of what is drawn so far
+    last = np.ceil(max(np.max(line.get_xdata(), initial=1) for line in axes.lines))
     axes.set(xlabel="epoch", xlim=(0, 1.02 * last))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -1386,13 +1378,12 @@ def plot_best_median_worst(clean, noisy, denoised, scores, title):
         _show_image(row[2], denoised[i], f"denoised: {scores.image_psnr[i]:.1f} dB")
 
 
-def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
+def plot_picture(noisy, denoised, clean, title):
     """Draw a picture before and after denoising, its error, and a zoomed crop of each.
 
     `noisy`, `denoised` and `clean` have the same shape and type, one of those that denoise() takes;
     alpha is not drawn. If `clean` is None, what was removed stands in the place of the error. The
-    crop is a fifth of the shorter side; `zoom` is where its top left corner lies, as fractions of
-    height and width.
+    crop is a fifth of the shorter side.
     """
     if clean is None:
         panels = {"noisy": noisy, "denoised": denoised,
@@ -1402,7 +1393,7 @@ def plot_picture(noisy, denoised, clean, title, zoom=ZOOM):
                   f"denoised: {psnr(clean, denoised):.2f} dB": denoised,
                   "error, ×5 (black: none)": 5 * np.abs(_difference(denoised, clean))}
     step = max(1, max(noisy.shape[:2]) // 1000)  # drawn small: leave out what none sees
-    crop = _crop(noisy.shape, zoom)
+    crop = _crop(noisy.shape)
     top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
     height = min(2, noisy.shape[0] / noisy.shape[1])
     figure = _new_figure(3.2 * len(panels), 3.2 * height + 3.9, title, _Pictures)
@@ -1418,12 +1409,12 @@ def _difference(one, other):
     return to_float(without_alpha(one)) - to_float(without_alpha(other))
 
 
-def _crop(shape, zoom=ZOOM, most=None):
+def _crop(shape, most=None):
     """Return the slices of a square, a fifth of the shorter side of `shape`, of `most` pixels."""
     height, width = shape[:2]
     size = max(1, min(height, width) // 5)
     size = min(size, most or size)
-    top, left = int(zoom[0] * (height - size)), int(zoom[1] * (width - size))
+    top, left = int(ZOOM[0] * (height - size)), int(ZOOM[1] * (width - size))
     return np.s_[top:top + size, left:left + size]
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
-from skimage import restoration
 
 import common
 import notebooks
-from benchmark import in_a_process, product_rate
+from benchmark import in_a_process, memory, product_rate
+from common import keras  # without the chatter of its backend
 
 NOISE_STD = 0.1
 TFLOP_PER_MEGAPIXEL = 0.228  # of one forward pass
@@ -40,7 +40,8 @@ def noisy_photo(name, noise_std=NOISE_STD, grey=False):
 def network(name):
     with contextlib.redirect_stdout(io.StringIO()):
         model = notebooks.network(name)
-        common.load_reference(model, common.read_run(name))
+    weights = notebooks.ROOT / "weights" / f"{name}.weights.h5"
+    keras.Model(model.input, model.output).load_weights(weights)
     return model
 
 
@@ -52,45 +53,30 @@ def ours(name, window):
     return prepare
 
 
-def non_local_means():
-    return lambda noisy, factor: restoration.denoise_nl_means(
-        noisy, patch_size=5, patch_distance=6, h=factor * NOISE_STD, sigma=NOISE_STD,
-        channel_axis=-1)
-
-
-def total_variation():
-    return lambda noisy, weight: restoration.denoise_tv_chambolle(noisy, weight, channel_axis=-1)
-
-
-def wavelets():
-    return lambda noisy, factor: restoration.denoise_wavelet(
-        noisy, sigma=factor * NOISE_STD, method="BayesShrink", convert2ycbcr=True,
-        rescale_sigma=True, channel_axis=-1)
+def classical(name):
+    """Return how to get a method of Model3's own cell."""
+    variables = {"NOISE_STD": NOISE_STD}
+    exec(notebooks.code_with("Model3", "classical = {"), variables)
+    return lambda: variables["classical"][name]
 
 
 def bm3d():
     from bm3d import bm3d_rgb
 
-    return lambda noisy, factor: bm3d_rgb(noisy, factor * NOISE_STD)
+    return bm3d_rgb
 
 
 METHODS = {
     **{name: (ours(name, common.WINDOW), [None]) for name in notebooks.NAMES},
     "Model3, in one piece": (ours("Model3", 10**9), [None]),
-    "non-local means": (non_local_means, [0.4, 0.5, 0.6, 0.7, 0.8]),
-    "total variation": (total_variation, [0.06, 0.08, 0.1, 0.12, 0.14]),
-    "wavelets (BayesShrink)": (wavelets, [0.8, 0.9, 1.0, 1.1, 1.2]),
-    "BM3D": (bm3d, [1.0]),
+    "non-local means": (classical("non-local means"), [0.04, 0.05, 0.06, 0.07, 0.08]),
+    "total variation": (classical("total variation"), [0.06, 0.08, 0.1, 0.12, 0.14]),
+    "wavelets": (classical("wavelets"), [0.08, 0.09, 0.1, 0.11, 0.12]),
+    "BM3D": (bm3d, [NOISE_STD]),
 }
 
 
 # ---- Measurements --------------------------------------------------------------------------------
-
-
-def memory(key):
-    """Return an entry of Linux's account of this process, in MB: VmRSS now, VmHWM at its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1000
 
 
 def peak_of(function, *arguments):

@@ -31,14 +31,6 @@ def read(result):
         return common.Run(**json.loads(str(arrays["run"]))), weights
 
 
-def same(result, expected):
-    """Say whether two results agree in every bit, but for the day and the time they took."""
-    (run, weights), (expected_run, expected_weights) = result, expected
-    timeless = [each._replace(date="", seconds=len(each.seconds)) for each in (run, expected_run)]
-    return timeless[0] == timeless[1] and len(weights) == len(expected_weights) and all(
-        np.array_equal(*pair) for pair in zip(weights, expected_weights))
-
-
 class Announcing(common.LiveDisplay):
     moment = None
 

@@ -8,7 +8,9 @@ import sys
 import threading
 import types
 
+import keras
 import matplotlib
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -36,8 +38,14 @@ def pytest_collection_modifyitems(items):
 def own_folder(tmp_path, monkeypatch):
     """Run each unit test in a folder of its own, without the variables of a quick run."""
     monkeypatch.chdir(tmp_path)
-    for name in ("DENOISE_QUICK", "DENOISE_EPOCHS", "DENOISE_DATA", "DENOISE_CHECKPOINTS"):
+    for name in common.VARIABLES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def weights(own_folder):
+    """Bring a copy of weights/ into the test's folder."""
+    shutil.copytree(notebooks.ROOT / "weights", "weights")
 
 
 @pytest.fixture
@@ -50,6 +58,18 @@ def site(tmp_path_factory):
         address = f"http://127.0.0.1:{server.server_port}"
         yield types.SimpleNamespace(folder=folder, address=address)
         server.shutdown()
+
+
+def network_of(*stack):
+    """Return a network of any input size from layers that follow each other."""
+    image = x = keras.Input((None, None, 3))
+    for layer in stack:
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+def random_image(*shape, dtype=np.uint8, seed=0):
+    return common.from_float(np.random.default_rng(seed).random(shape), dtype)
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ def test_curves_of_any_run_have_the_same_axes(reached):
     common.plot_curves(RUN._replace(psnr=reached, epochs=len(reached)))
     left, right, *_ = plt.gcf().axes
     assert left.get_ylim() == pytest.approx((0.01 / 10**1.1, 0.04))
-    assert right.get_ylim() == (18, 31)
+    assert right.get_ylim() == (18, 31) and right.get_xlim() == (0, 1.02 * len(reached))
     np.testing.assert_array_equal(left.lines[0].get_ydata(), [0.02, 0.01])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), reached)
     insets = right.child_axes

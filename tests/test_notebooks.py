@@ -130,8 +130,7 @@ def execute(name, variables, first, last):
 
 
 @pytest.mark.parametrize("shape, dtype", [
-    ((30, 40, 3), np.uint8), ((30, 40, 4), np.uint8), ((30, 40, 2), np.uint8), ((30, 40), np.uint8),
-    ((30, 40), np.uint16), ((1, 1, 3), np.uint8), ((3, 1200, 3), np.uint8)])
+    ((30, 40, 4), np.uint8), ((30, 40), np.uint16), ((1, 1, 3), np.uint8)])
 def test_own_picture_goes_through_without_a_psnr(tmp_path, capsys, shape, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype)
     common.save_picture(pixels, tmp_path / "mine.png")
@@ -140,7 +139,8 @@ def test_own_picture_goes_through_without_a_psnr(tmp_path, capsys, shape, dtype)
     execute("Model1", variables, "clean = common.clean_picture()", "rows = {")
     written = common.open_picture("Model1.png")
     assert written.dtype == dtype and not np.array_equal(written, pixels)
-    np.testing.assert_array_equal(written, variables["denoised"])
+    np.testing.assert_array_equal(written, common.denoise(
+        variables["model"], pixels, common.estimate_noise(pixels)))
     output = capsys.readouterr().out
     assert f"mine.png: shape {shape}, {np.dtype(dtype)}" in output
     assert "PSNR: " not in output and "clean picture" not in output

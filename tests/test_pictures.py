@@ -3,11 +3,9 @@
 import errno
 import io
 import pathlib
-import random
 import struct
 import zlib
 
-import keras
 import numpy as np
 import pytest
 import tifffile
@@ -15,27 +13,18 @@ from keras import layers
 from PIL import Image, features
 
 import common
+from conftest import network_of, random_image
 from notebooks import ROOT
-
-
-def network(layer):
-    image = keras.Input((None, None, 3))
-    return keras.Model(image, layer(image))
 
 
 @pytest.fixture(scope="module")
 def identity():
-    return network(layers.Identity())
+    return network_of(layers.Identity())
 
 
 @pytest.fixture(scope="module")
 def brighten():
-    return network(layers.Rescaling(1, offset=0.2))
-
-
-def random_pixels(*shape, dtype=np.uint8, seed=0):
-    most = np.iinfo(dtype).max
-    return np.random.default_rng(seed).integers(0, most, shape, dtype, endpoint=True)
+    return network_of(layers.Rescaling(1, offset=0.2))
 
 
 def test_noisy_png_is_the_astronaut_with_noise_of_a_tenth():
@@ -69,15 +58,15 @@ def png(width, height, depth, colour_type, data, *more):
 
 # ---- What is read, and kept ----------------------------------------------------------------------
 
-GREY, COLOUR = random_pixels(9, 13), random_pixels(9, 13, 3)
-GREY_ALPHA, COLOUR_ALPHA = random_pixels(9, 13, 2), random_pixels(9, 13, 4)
-DEEP = random_pixels(9, 13, dtype=np.uint16)
-BITS = random_pixels(9, 13) > 127
+GREY, COLOUR = random_image(9, 13), random_image(9, 13, 3)
+GREY_ALPHA, COLOUR_ALPHA = random_image(9, 13, 2), random_image(9, 13, 4)
+DEEP = random_image(9, 13, dtype=np.uint16)
+BITS = random_image(9, 13) > 127
 
 
 def palette():
     """Return a picture of 9 × 13 pixels with 4 colours, its pixels as RGB, and its indices."""
-    indices, colours = random_pixels(9, 13) % 4, random_pixels(4, 3, seed=1)
+    indices, colours = random_image(9, 13) % 4, random_image(4, 3, seed=1)
     picture = Image.fromarray(indices)
     picture.putpalette(colours.tobytes())
     return picture, colours[indices], indices
@@ -101,21 +90,14 @@ def with_transparent_palette(name):
     return np.dstack([colours, alpha])
 
 
-def with_transparent_grey_palette(name):
-    picture = Image.fromarray(GREY // 64)
-    picture.putpalette(bytes([7, 7, 7, 99, 99, 99, 150, 150, 150, 201, 201, 201]))
-    picture.save(name, transparency=bytes([255, 0, 70, 255]))
-    return np.array([[7, 255], [99, 0], [150, 70], [201, 255]])[GREY // 64]
-
-
 def with_one_transparent_colour(name):
-    pixels = random_pixels(9, 13, 3) // 128
+    pixels = random_image(9, 13, 3) // 128
     Image.fromarray(pixels).save(name, transparency=(1, 0, 1))
     return np.dstack([pixels, np.where((pixels == (1, 0, 1)).all(axis=2), 0, 255)])
 
 
 def with_one_transparent_grey(name):
-    pixels = random_pixels(9, 13) // 64
+    pixels = random_image(9, 13) // 64
     Image.fromarray(pixels).save(name, transparency=2)
     return np.dstack([pixels, np.where(pixels == 2, 0, 255)])
 
@@ -136,9 +118,9 @@ def one_bit(name):
 
 
 def animated(name):
-    frames = [Image.fromarray(random_pixels(9, 13, seed=i)) for i in range(3)]
-    frames[0].save(name, save_all=True, append_images=frames[1:])
-    return random_pixels(9, 13)
+    first, colours, _ = palette()
+    first.save(name, save_all=True, append_images=[Image.fromarray(COLOUR)])
+    return colours
 
 
 def with_cmyk(name):
@@ -164,7 +146,6 @@ READ = {
     "palette.bmp": with_palette,
     "palette.gif": with_palette,
     "transparent palette.png": with_transparent_palette,
-    "transparent grey palette.png": with_transparent_grey_palette,
     "transparent colour.png": with_one_transparent_colour,
     "transparent grey.png": with_one_transparent_grey,
     "transparent grey of four.png": with_one_transparent_grey_of_four,
@@ -212,38 +193,22 @@ def test_a_picture_of_a_large_phone_is_read_without_a_warning(monkeypatch, recwa
     assert common.MAX_PIXELS >= 250_000_000
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_photograph_is_turned_upright_and_its_profile_kept(identity, mode):
+@pytest.mark.parametrize("pixels", [GREY, COLOUR, COLOUR_ALPHA, DEEP])
+def test_photograph_is_turned_upright_and_its_profile_kept(identity, pixels):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side
-    Image.new(mode, (40, 30)).save("photo.jpg", exif=exif, icc_profile=b"a profile", dpi=(300, 300))
-    assert common.denoise_file(identity, "photo.jpg", "out.png").shape[:2] == (40, 30)
+    saved(pixels, "photo.png", exif=exif, icc_profile=b"a profile", dpi=(300, 300))
+    turned = common.denoise_file(identity, "photo.png", "out.png")
+    np.testing.assert_array_equal(turned, np.rot90(pixels, -1))
     with Image.open("out.png") as written:
-        assert (written.size, written.mode) == ((30, 40), mode)
         assert written.info["icc_profile"] == b"a profile"
         assert written.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         assert 0x0112 not in written.getexif()
 
 
-TURNS = {2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud, 5: lambda x: x.swapaxes(0, 1),
-         6: lambda x: np.rot90(x, -1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1), 8: np.rot90}
-
-
-@pytest.mark.parametrize("orientation", TURNS)
-@pytest.mark.parametrize("name, shape, dtype", [
-    ("a.png", (5, 7), np.uint8), ("a.png", (5, 7), np.uint16), ("a.webp", (5, 7, 3), np.uint8),
-    ("a.png", (5, 7, 4), np.uint8)])
-def test_pixels_are_turned_as_the_exif_data_say(name, shape, dtype, orientation):
-    pixels = random_pixels(*shape, dtype=dtype)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(pixels).save(name, exif=exif, lossless=True)
-    np.testing.assert_array_equal(common.open_picture(name), TURNS[orientation](pixels))
-
-
 @pytest.mark.parametrize("mode", ["P", "CMYK"])
 def test_profile_of_colours_that_are_gone_is_left_out(identity, mode):
-    picture = Image.fromarray(random_pixels(5, 7)).convert(mode)
+    picture = Image.fromarray(random_image(5, 7)).convert(mode)
     picture.save("in", "PNG" if mode == "P" else "JPEG", icc_profile=b"a profile")
     common.denoise_file(identity, "in", "out.png")
     with Image.open("out.png") as written:
@@ -273,15 +238,13 @@ def encoded(picture, kind, **options):
 
 
 NOISY = (ROOT / "noisy.png").read_bytes()
-PHOTO = encoded(Image.fromarray(random_pixels(60, 80, 3)), "JPEG")
+PHOTO = encoded(Image.fromarray(random_image(60, 80, 3)), "JPEG")
 SMALL = encoded(Image.fromarray(COLOUR), "PNG")
 DATA = SMALL.index(b"IDAT") + 4  # where its pixels begin
 MORE_THAN_8 = "16 bits a channel.* Save it as RGB or grey with 8"
 BY_TIFFFILE = r"common.save_picture\(tifffile.imread\(['\"].*['\"]\), 'picture.png'\)"
 REFUSED = {
     "16-bit colour.png": (png(1, 1, 16, 2, bytes(7)), MORE_THAN_8),
-    "16-bit colour and alpha.png": (png(1, 1, 16, 6, bytes(9)), MORE_THAN_8),
-    "16-bit grey and alpha.png": (png(1, 1, 16, 4, bytes(5)), MORE_THAN_8),
     "16-bit grey, one transparent.png": (png(1, 1, 16, 0, bytes(3), (b"tRNS", b"\0\1")),
                                          MORE_THAN_8),
     "a\\b's.tif": (tiff(GREY), BY_TIFFFILE),
@@ -294,8 +257,6 @@ REFUSED = {
     "another format.ppm": (encoded(Image.new("RGB", (9, 9)), "PPM"),
                            "of another kind than PNG, JPEG"),
     "empty.png": (b"", "is damaged or of another kind"),
-    "text.png": (b"no picture\n" * 100, "is damaged or of another kind"),
-    "half.png": (NOISY[:len(NOISY) // 2], "is damaged or of another kind"),
     "without its end.png": (NOISY[:-8], "is damaged or of another kind"),
     "half.jpg": (PHOTO[:len(PHOTO) // 2], "is damaged.*truncated"),
     "wrong checksum of the data.png": (
@@ -305,7 +266,6 @@ REFUSED = {
     "wrong data.png": (SMALL[:DATA + 9] + bytes([SMALL[DATA + 9] ^ 1]) + SMALL[DATA + 10:],
                        "checksum"),
     "bomb.png": (png(60_000, 60_000, 8, 2, b""), "3,600,000,000 pixels; at most 300,000,000"),
-    "no width.png": (png(0, 9, 8, 2, bytes(9)), "is damaged or of another kind"),
 }
 
 
@@ -336,6 +296,9 @@ def test_what_cannot_be_denoised_is_refused_and_leaves_nothing(identity, name):
     ("here.png", "folder/../here.png", "here.png is the noisy picture"),
     ("here.png", "link.png", "link.png is the noisy picture"),
     ("noisy.png", "./noisy.png", "noisy.png is the noisy picture"),
+    ("n" * 300 + ".png", "out.png", "n+.png cannot be read: File name too long"),
+    ("here.png", "n" * 300 + ".png", "n+.png cannot be written: File name too long"),
+    ("here.png", "out\0.png", "out\0.png cannot be written: .*null"),
 ])
 def test_names_that_cannot_be_used_are_refused_and_leave_nothing(
         identity, source, target, reason):
@@ -344,8 +307,9 @@ def test_names_that_cannot_be_used_are_refused_and_leave_nothing(
     for folder in ("folder", "folder.png"):
         pathlib.Path(folder).mkdir()
     before = folder_content(), pathlib.Path("here.png").read_bytes()
-    with pytest.raises(common.PictureError, match=reason):
+    with pytest.raises(common.PictureError, match=reason) as caught:
         common.denoise_file(identity, source, target)
+    assert "\n" not in str(caught.value)
     assert (folder_content(), pathlib.Path("here.png").read_bytes()) == before
 
 
@@ -359,7 +323,7 @@ def test_full_disk_leaves_the_old_result_and_no_remains(monkeypatch, identity):
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(common.PictureError, match="out.png cannot be written.*No space left"):
-        common.denoise_file(network(layers.Rescaling(0.5)), "in.png", "out.png")
+        common.denoise_file(network_of(layers.Rescaling(0.5)), "in.png", "out.png")
     assert folder_content() == ["in.png", "out.png"]
     np.testing.assert_array_equal(common.open_picture("out.png"), COLOUR)
 
@@ -378,60 +342,7 @@ def test_unreadable_file_is_named_and_leaves_nothing(monkeypatch, identity, meth
     assert folder_content() == ["in.png"]
 
 
-@pytest.mark.parametrize("source, target, words", [
-    ("n" * 300 + ".png", "out.png", "n+.png cannot be read: File name too long"),
-    ("in.png", "n" * 300 + ".png", "n+.png cannot be written: File name too long"),
-    ("in.png", "out\0.png", "out\0.png cannot be written: .*null"),
-])
-def test_impossible_names_are_refused_in_one_line(identity, source, target, words):
-    saved(COLOUR, "in.png")
-    with pytest.raises(common.PictureError, match=f"^{words}") as caught:
-        common.denoise_file(identity, source, target)
-    assert "\n" not in str(caught.value)
-    assert folder_content() == ["in.png"]
-
-
 def test_a_name_that_begins_with_a_tilde_is_an_ordinary_name(identity):
     saved(COLOUR, "~nobody.png")
     common.denoise_file(identity, "~nobody.png", "~out.png")
     np.testing.assert_array_equal(common.open_picture("~out.png"), COLOUR)
-
-
-def test_stop_button_leaves_nothing(monkeypatch, identity):
-    saved(COLOUR, "in.png")
-
-    def stopped(*args):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(common, "_through_network", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        common.denoise_file(identity, "in.png", "out.png")
-    assert folder_content() == ["in.png"]
-
-
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it then refuses or mends
-def test_random_corruptions_are_denoised_or_refused(identity, tmp_path):
-    rng = random.Random(4)
-    kinds = ["colour.png", "16 bits.png", "transparent palette.png", "colour.webp", "palette.gif",
-             "colour.bmp", "animated.gif", "colour.jpg"]
-    outcomes = []
-    for i in range(50):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        name = kinds[i % len(kinds)]
-        READ[name](folder / name)
-        content = bytearray((folder / name).read_bytes())
-        for _ in range(rng.randint(1, 8)):
-            content[rng.randrange(len(content))] = rng.randrange(256)
-        (folder / name).write_bytes(content)
-        try:
-            denoised = common.denoise_file(identity, folder / name, folder / "out.png")
-        except common.PictureError as error:
-            assert name in str(error)
-            assert [path.name for path in folder.iterdir()] == [name]
-            outcomes.append("refused")
-        else:
-            np.testing.assert_array_equal(common.open_picture(folder / "out.png"), denoised)
-            outcomes.append("denoised")
-    assert {outcome: outcomes.count(outcome) > 5 for outcome in outcomes} == {
-        "refused": True, "denoised": True}

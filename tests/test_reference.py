@@ -18,11 +18,7 @@ import common
 import notebooks
 from notebooks import ROOT, printed
 
-
-@pytest.fixture(autouse=True)
-def shipped(own_folder):
-    """Bring a copy of weights/ into the test's folder."""
-    shutil.copytree(ROOT / "weights", "weights")
+pytestmark = pytest.mark.usefixtures("weights")
 
 
 def load(name, **changes):

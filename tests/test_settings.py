@@ -31,9 +31,11 @@ def test_epochs_that_are_no_count_are_refused(monkeypatch, value):
     monkeypatch.setenv("DENOISE_EPOCHS", value)
     with pytest.raises(common.Halt, match=f"(?s)EPOCHS.*'{value}'.*whole number"):
         common.number_of_epochs(100)
-    monkeypatch.delenv("DENOISE_EPOCHS")
+
+
+def test_a_fraction_in_the_settings_cell_is_refused():
     with pytest.raises(common.Halt, match="whole number"):
-        common.number_of_epochs(value)
+        common.number_of_epochs(2.5)
 
 
 def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
