@@ -368,7 +368,8 @@ def psnr(clean, images):
     is raised. PSNR = 10·log10(peak² / MSE), with one mean squared error over all that is given
     (scikit-image's formula).
     """
-    if clean.dtype != images.dtype and "u" in clean.dtype.kind + images.dtype.kind:
+    same = clean.dtype == images.dtype and clean.dtype in (np.uint8, np.uint16)
+    if not same and clean.dtype.kind + images.dtype.kind != "ff":
         raise ValueError(f"PSNR needs images of one range, not {clean.dtype} and {images.dtype}.")
     clean, images = to_float(clean), to_float(images)
     return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=1))
@@ -672,7 +673,8 @@ def finished_runs(run, folder):
     """
     same = ("data", "train_images", "epochs", "batch_size", "noise_std", "seed")
     runs = {}
-    for path in sorted(pathlib.Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime):
+    paths = pathlib.Path(folder).glob("Model*.npz")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 found = Run(**json.loads(str(arrays["run"])))
@@ -713,7 +715,10 @@ def load_reference(model, run):
 def read_run(name):
     """Return the Run of the weights of the model `name`. Raises Halt if it cannot be read."""
     with _shipped(f"{name}.json") as path:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+        if not len(run.loss) == len(run.psnr) == run.epochs:
+            raise ValueError(f"{len(run.psnr)} of {run.epochs} epochs are in it")
+        return run
 
 
 @contextlib.contextmanager
@@ -809,7 +814,7 @@ class LiveDisplay(keras.callbacks.Callback):
         text = f"Epoch {epoch + 1}/{run.epochs}, step {step:,}/{steps:,}   loss {loss:.6f}"
         if run.psnr:
             text += f"   PSNR {run.psnr[-1]:.2f} dB"
-        if done > self.first[0]:
+        if self.first[0] < done < run.epochs * steps:
             a_step = (now - self.first[1]) / (done - self.first[0])
             text += f"   {duration(a_step * (run.epochs * steps - done))} left"
         return text
@@ -964,7 +969,7 @@ def _other_kind(name, content):
 
 def _kept(picture):
     """Return what save_picture() can keep of an opened `picture` beside its pixels."""
-    fits = picture.mode not in ("P", "PA", "CMYK")  # their profile is of colours that are gone
+    fits = picture.mode != "CMYK"  # its profile is of colours that are gone
     return {name: picture.info[name] for name in ("icc_profile", "dpi")
             if picture.info.get(name) and (fits or name == "dpi")}
 
@@ -1410,7 +1415,7 @@ def _difference(one, other):
 
 
 def _crop(shape, most=None):
-    """Return the slices of a square, a fifth of the shorter side of `shape`, of `most` pixels."""
+    """Return the slices of a square, a fifth of the shorter side, at most `most` pixels."""
     height, width = shape[:2]
     size = max(1, min(height, width) // 5)
     size = min(size, most or size)

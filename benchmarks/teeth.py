@@ -88,6 +88,8 @@ FAULTS = {
         'if not path.read_text(encoding="utf-8")', 'if False and path.read_text(encoding="utf-8")'),
     "an earlier badge is kept": in_file("benchmarks/publish.py", 'BADGE.sub("", title.source)',
                                         "title.source"),
+    "checkpoints stay where the settings say": in_notebooks(
+        "CHECKPOINTS = common.checkpoint_folder(CHECKPOINTS)\n", ""),
     "noisy.png is altered in one pixel": alter_one_pixel,
     "a notebook is committed without outputs": forget_outputs,
     "a shared cell is edited in one notebook": in_notebooks(

@@ -8,7 +8,6 @@ import sys
 import threading
 import types
 
-import keras
 import matplotlib
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ matplotlib.use("Agg")
 
 import common  # noqa: E402
 import notebooks  # noqa: E402
+from common import keras  # noqa: E402
 
 
 def pytest_sessionstart():

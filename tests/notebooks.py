@@ -1,4 +1,4 @@
-"""Read the three notebooks: their cells, by tag, and the network that each one builds."""
+"""Read the three notebooks, their cells and the network that each one builds, or alter a copy."""
 
 import pathlib
 import re
@@ -9,7 +9,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ("Model1", "Model2", "Model3")
 CHECKED = "nbval-check-output"
-SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'
+SKIP = '\nx = layers.Add(name="skip")([noisy_image, x])'  # what exercises and faults take out
 
 
 def cells(name, folder=ROOT):

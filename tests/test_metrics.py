@@ -42,7 +42,8 @@ def test_psnr_of_known_errors():
 
 
 @pytest.mark.parametrize("one, other", [(np.uint8, np.uint16), (np.uint8, np.float32),
-                                        (np.float32, np.uint8)])
+                                        (np.float32, np.uint8), (int, int), (np.float32, int),
+                                        (bool, np.float32)])
 def test_psnr_of_two_ranges_is_refused(one, other):
     with pytest.raises(ValueError, match="images of one range"):
         common.psnr(np.zeros((4, 4), one), np.ones((4, 4), other))

@@ -53,7 +53,7 @@ def test_live_display_left_its_last_state_alone(name):
 
 def path(name):
     """Return the cells that the three notebooks share, with one name for the three models."""
-    return [(cell.cell_type, re.sub(r"Model[123]", "ModelX", cell.source), tags(cell))
+    return [(cell.cell_type, re.sub("|".join(NAMES), "ModelX", cell.source), tags(cell))
             for cell in cells(name) if not {"model", "own"} & set(tags(cell))]
 
 

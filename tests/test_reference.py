@@ -1,6 +1,7 @@
 """The trained weights in weights/: they fit, they say what they are, and nothing else passes."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -107,6 +108,13 @@ def test_missing_and_damaged_files_are_named(file, kept, message):
         path.write_bytes(content[:kept])
     with pytest.raises(common.Halt, match=message):
         common.load_reference(notebooks.network("Model1"), run)
+
+
+def test_a_history_cut_short_is_damaged():
+    run = common.read_run("Model1")
+    Path("weights", "Model1.json").write_text(json.dumps(run._asdict() | {"psnr": run.psnr[:40]}))
+    with pytest.raises(common.Halt, match="Model1.json is damaged .*40 of 100 epochs"):
+        common.read_run("Model1")
 
 
 def test_a_notebook_runs_to_its_end_on_the_reference_weights(monkeypatch):

@@ -63,7 +63,8 @@ def test_a_misspelt_variable_is_refused(monkeypatch):
 def test_checkpoints_can_be_kept_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setenv("DENOISE_CHECKPOINTS", str(tmp_path / "drive"))
     assert common.checkpoint_folder("checkpoints") == tmp_path / "drive"
-    variables = notebooks.built("Model1", notebooks.few_images(), epochs=1)
+    variables = {"common": common, **notebooks.settings("Model1")}
+    exec(notebooks.code_with("Model1", "common.print_setup()"), variables)
     assert variables["CHECKPOINTS"] == tmp_path / "drive"
 
 

@@ -248,6 +248,8 @@ def test_everything_that_shapes_a_run_names_it(data):
             key(small_network(activation="tanh", name="tanh")),
             key(small_network(dilation_rate=2)), key(own_layer(1)), key(own_layer(2))]
     assert len(set(keys)) == len(keys)
+    if keras.__version__.startswith("3.15."):  # another key would train all runs anew
+        assert keys[0] == "ffb4362bfac099e9"
     # Keras counts its own names up: add, add_1, … in the second network of one process.
     keras.backend.clear_session()
     assert {key(small_network()) for _ in range(3)} == {keys[0]}
@@ -400,7 +402,7 @@ def brief_training_in_a_process(*moment):
 
 
 @same_sums
-def test_killed_run_goes_on_and_ends_like_one_that_was_not(monkeypatch):
+def test_killed_run_goes_on_and_ends_like_one_that_was_not():
     for moment, finished in [((0, 1), 0), ((1, 2), 0), ((3, 0), 1), ((), 3)]:
         assert f"begins after {finished} epochs" in brief_training_in_a_process(*moment)
     run, values = brief_training.read("result.npz")
