@@ -129,6 +129,12 @@ def execute(name, variables, first, last):
     plt.close("all")
 
 
+def test_evaluation_is_on_noisy_images():
+    variables = trained("Model2")  # which changes nothing before it is trained
+    execute("Model2", variables, "denoised_test = ", "denoised_test = ")
+    assert variables["after"].psnr == variables["before"].psnr == pytest.approx(20, abs=0.1)
+
+
 @pytest.mark.parametrize("shape, dtype", [
     ((30, 40, 4), np.uint8), ((30, 40), np.uint16), ((1, 1, 3), np.uint8)])
 def test_own_picture_goes_through_without_a_psnr(tmp_path, capsys, shape, dtype):
