@@ -25,7 +25,7 @@ run results notebooks publish benchmark recipe three_epochs seeds exercises teet
 	export PYTHONPATH = .:tests
 
 run: .venv/installed
-	@rm -rf build && mkdir build
+	@rm -rf build/checkpoints && mkdir -p build
 	@for name in $(NOTEBOOKS); do \
 		echo "Quick run of $$name.ipynb …"; \
 		DENOISE_QUICK=1 $(EXECUTE) --output-dir build $$name.ipynb 2>build/$$name.log \
@@ -62,7 +62,7 @@ publish: .venv/installed
 bundle: .venv/installed
 	@mkdir -p build
 	@.venv/bin/python -m zipfile -c build/bundle.zip common.py noisy.png weights
-	@echo "build/bundle.zip is what the first cell asks for in Colab."
+	@echo "build/bundle.zip is what a notebook in Colab asks for."
 
 benchmark: .venv/installed
 	@.venv/bin/python benchmarks/picture_benchmark.py

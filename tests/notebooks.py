@@ -52,7 +52,7 @@ def alter(folder, name, old, new):
 def settings(name, folder=ROOT):
     """Execute the settings cell of the notebook `name`. Returns its variables."""
     variables = {}
-    exec(code_with(name, "EPOCHS = 100", folder), variables)
+    exec(code_with(name, 'NAME = "', folder), variables)
     return variables
 
 

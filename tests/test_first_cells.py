@@ -174,7 +174,7 @@ def test_publishing_writes_badge_and_address_and_nothing_else(name, published):
     assert first.source.count("colab-badge.svg") == 1 and f"]({link})\n\n# " in first.source
     setup = [cell.source for cell in others if "FILES_URL = " in cell.source]
     assert setup[0].count(
-        'FILES_URL = "https://raw.githubusercontent.com/teacher/denoising/2026"  #') == 1
+        'FILES_URL = "https://raw.githubusercontent.com/teacher/denoising/2026"\n') == 1
     before = cells(name)
     changed = [i for i, cell in enumerate(cells(name, ".")) if cell != before[i]]
     assert changed == [0, [i for i, cell in enumerate(before)

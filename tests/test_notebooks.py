@@ -89,6 +89,8 @@ def test_layout(name):
     first, *others = lengths = [len(list(filter(str.strip, cell.source.splitlines())))
                                 for cell in code_cells(name)]
     assert first <= 30 and max(others) <= 20 and np.median(lengths) <= 7
+    assert max(len(line) for cell in code_cells(name) for line in cell.source.splitlines()
+               if not line.startswith("FILES_URL = ")) <= 100
     own = sum("own" in tags(cell) for cell in code_cells(name)[:before_training(name)])
     assert before_training(name) - own < 15
     assert (ROOT / f"{name}.ipynb").stat().st_size < 4_000_000
