@@ -368,8 +368,8 @@ def psnr(clean, images):
     is raised. PSNR = 10·log10(peak² / MSE), with one mean squared error over all that is given
     (scikit-image's formula).
     """
-    same = clean.dtype == images.dtype and clean.dtype in (np.uint8, np.uint16)
-    if not same and clean.dtype.kind + images.dtype.kind != "ff":
+    whole = clean.dtype == images.dtype and clean.dtype in (np.uint8, np.uint16)
+    if not whole and clean.dtype.kind + images.dtype.kind != "ff":
         raise ValueError(f"PSNR needs images of one range, not {clean.dtype} and {images.dtype}.")
     clean, images = to_float(clean), to_float(images)
     return float(skimage.metrics.peak_signal_noise_ratio(clean, images, data_range=1))
