@@ -31,7 +31,7 @@ def noisy_photo(name, noise_std=NOISE_STD, grey=False):
     clean = common.to_float(getattr(skimage.data, name)())
     if grey:
         clean = clean.mean(axis=2)
-    return clean, common.to_float(common.to_uint8(common.add_noise(clean, noise_std, seed=0)))
+    return clean, common.to_float(common.from_float(common.add_noise(clean, noise_std, seed=0)))
 
 
 # ---- The methods, each with the values that its parameter is chosen from -------------------------

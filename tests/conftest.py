@@ -1,12 +1,8 @@
 """Settings of the whole test run, and what several test files use."""
 
-import functools
-import http.server
 import pathlib
 import shutil
 import sys
-import threading
-import types
 
 import matplotlib
 import numpy as np
@@ -23,7 +19,7 @@ from common import keras  # noqa: E402
 
 def pytest_sessionstart():
     """Let a quick run of the notebooks begin without checkpoints."""
-    if common.quick_run():
+    if common.QUICK:
         shutil.rmtree(notebooks.ROOT / "build" / "checkpoints", ignore_errors=True)
 
 
@@ -36,9 +32,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    """Run each unit test in a folder of its own, without the variables of a quick run."""
+    """Run each unit test in a folder of its own, and not as a quick run."""
     monkeypatch.chdir(tmp_path)
-    for name in common.VARIABLES:
+    monkeypatch.setattr(common, "QUICK", False)
+    for name in ("DENOISE_DATA", "DENOISE_EPOCHS", "DENOISE_QUICK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -46,18 +43,6 @@ def own_folder(tmp_path, monkeypatch):
 def weights(own_folder):
     """Bring a copy of weights/ into the test's folder."""
     shutil.copytree(notebooks.ROOT / "weights", "weights")
-
-
-@pytest.fixture
-def site(tmp_path_factory):
-    """A web server: its `address` and the `folder` whose files it gives out."""
-    folder = tmp_path_factory.mktemp("site")
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        yield types.SimpleNamespace(folder=folder, address=address)
-        server.shutdown()
 
 
 def network_of(*stack):

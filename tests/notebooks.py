@@ -68,7 +68,7 @@ def built(name, data, epochs, folder=ROOT, **changed):
     variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "data": data,
                  "noisy": common.noisy_picture(), **settings(name, folder), "EPOCHS": epochs,
                  **changed}
-    variables["CHECKPOINTS"] = common.checkpoint_folder(variables["CHECKPOINTS"])
+    variables["CHECKPOINTS"] = common.output_path(variables["CHECKPOINTS"])
     variables["clean_test"] = common.to_float(data.test)
     variables["noisy_test"] = common.add_noise(
         variables["clean_test"], variables["NOISE_STD"], variables["SEED"])

@@ -1,8 +1,6 @@
 """Where the images come from, and what is said when they do not."""
 
-import os
 import socket
-import tarfile
 
 import keras
 import numpy as np
@@ -30,7 +28,7 @@ def test_named_npz_is_read(monkeypatch, tmp_path):
     data = common.load_data()
     np.testing.assert_array_equal(data.train, arrays()["x_train"])
     np.testing.assert_array_equal(data.test, arrays()["x_test"])
-    assert str(data) == "CIFAR-10: 6 of 50,000 training images, 4 of 10,000 test images"
+    assert str(data) == "CIFAR-10: 6 training images, 4 test images"
     monkeypatch.setenv("DENOISE_DATA", str(write_npz(tmp_path / "mine.npz")))
     assert str(common.load_data()) == "mine: 6 training images, 4 test images"
 
@@ -40,21 +38,14 @@ def truncated(path):
     path.write_bytes(content[:len(content) // 2])
 
 
-def with_pickled_objects(path):
-    write_npz(path, x_train=np.array([None, {}], dtype=object))
-
-
 WRONG = {
     "not there": (lambda path: None, "No such file.* or the word photos"),
     "truncated": (truncated, "not a zip file"),
-    "pickled objects": (with_pickled_objects, "allow_pickle"),
     "no test images": (lambda path: write_npz(path, x_test=None), "x_test is not a file"),
     "float": (lambda path: write_npz(path, x_train=np.zeros((2, 32, 32, 3))),
               r"it holds float64 of shape \(2, 32, 32, 3\)"),
-    "channels first": (lambda path: write_npz(path, x_test=np.zeros((2, 3, 32, 32), np.uint8)),
-                       r"it holds uint8 of shape \(2, 3, 32, 32\)"),
     "no images": (lambda path: write_npz(path, x_test=np.zeros((0, 32, 32, 3), np.uint8)),
-                  "it holds no images"),
+                  r"it holds uint8 of shape \(0, 32, 32, 3\)"),
 }
 
 
@@ -94,79 +85,36 @@ def test_no_photograph_serves_two_purposes(photographs):
     assert not occurs_in(photographs.train[0], chelsea)
 
 
-def keras_returns(train=8, test=4):
-    a = arrays(train, test)
-    return (a["x_train"], a["y_train"]), (a["x_test"], a["y_test"])
-
-
 def test_keras_is_asked_by_default_and_cannot_hang(monkeypatch):
     timeouts = []
 
     def load_data():
         timeouts.append(socket.getdefaulttimeout())
-        return keras_returns(50_000, 10_000)
+        a = arrays()
+        return (a["x_train"], a["y_train"]), (a["x_test"], a["y_test"])
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
     before = socket.getdefaulttimeout()
-    data = common.load_data()
-    assert str(data) == "CIFAR-10: 50,000 training images, 10,000 test images"
+    assert str(common.load_data()) == "CIFAR-10: 6 training images, 4 test images"
     assert timeouts == [30]
     assert socket.getdefaulttimeout() == before
 
 
 def test_failed_download_is_announced_and_replaced_by_photographs(monkeypatch, capsys):
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-
     def load_data():
         raise Exception("URL fetch failure on https://example.org/cifar: None -- timed out")
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
     assert common.load_data().name == "photographs"
     warning = capsys.readouterr().out
-    assert "PHOTOGRAPHS TAKE ITS PLACE" in warning
-    assert "Keras's cache, then its download" in warning
-    assert "None -- timed out" in warning
-    cache = os.path.expanduser("~/.keras/datasets/cifar-10-batches-py*")
-    assert f"If the cache is damaged, delete {cache}." in warning
-    assert "DENOISE_DATA" in warning
+    for part in ("PHOTOGRAPHS TAKE ITS PLACE", "None -- timed out", "%env DENOISE_DATA="):
+        assert part in warning
 
 
-def test_quick_run_downloads_nothing(monkeypatch, tmp_path):
-    def load_data():
-        pytest.fail("a quick run asked Keras for data that is not in its cache")
-
-    monkeypatch.setenv("DENOISE_QUICK", "1")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
+def test_quick_run_downloads_nothing(monkeypatch):
+    monkeypatch.setattr(common, "QUICK", True)
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: pytest.fail("it downloads"))
     data = common.load_data()
     assert data.name == "photographs"
     assert len(data.train) == common.QUICK_TRAIN_IMAGES
     assert len(data.test) == common.QUICK_TEST_IMAGES
-
-
-def let_keras_download(archive, home, monkeypatch):
-    """Let Keras put `archive` into its cache below `home`, as if it were CIFAR-10's."""
-    original = keras.utils.get_file
-    module = __import__(keras.datasets.cifar10.load_data.__module__, fromlist=["get_file"])
-    home.mkdir()
-
-    def get_file(**arguments):
-        arguments.update(origin=archive.as_uri(), cache_dir=home, file_hash=None)
-        original(**arguments)
-        raise StopIteration
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "get_file", get_file)
-        with pytest.raises(StopIteration):
-            keras.datasets.cifar10.load_data()
-
-
-def test_quick_run_takes_cached_cifar10(monkeypatch, tmp_path):
-    (tmp_path / "test_batch").touch()
-    with tarfile.open(tmp_path / "cifar.tar.gz", "w:gz") as archive:
-        archive.add(tmp_path / "test_batch", "cifar-10-batches-py/test_batch")
-    let_keras_download(tmp_path / "cifar.tar.gz", tmp_path / "home", monkeypatch)
-    monkeypatch.setenv("DENOISE_QUICK", "1")
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", keras_returns)
-    assert common.load_data().name == "CIFAR-10"
