@@ -459,7 +459,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.kept = self._state()
         trial = self.path.with_suffix(".trial")
         self._write(trial, self.kept)
-        trial.unlink()
+        trial.unlink(missing_ok=True)
         self._begin(resume=training == "resume" and self.path.exists())
         self.epoch = len(self.run.loss)
 
@@ -910,14 +910,15 @@ def _check_image(image):
 
 def _through_network(model, values, contrast):
     """Return what the network makes of `values`, (height, width, 1 or 3), at a `contrast`."""
-    batch = np.repeat(0.5 + contrast * (values - 0.5), 3 // values.shape[2], axis=2)
+    offset = (1 - contrast) / 2  # so that middle grey stays what it is
+    batch = np.repeat(contrast * values + offset, 3 // values.shape[2], axis=2)
     denoised = model.predict_on_batch(batch[np.newaxis])[0]
     if denoised.shape != batch.shape:
         raise Halt(f"The network makes {denoised.shape} of an image {batch.shape}; a denoiser "
                    "keeps height, width and the three colours.")
     if values.shape[2] == 1:
         denoised = denoised.mean(axis=2, keepdims=True)
-    return 0.5 + (denoised - 0.5) / contrast
+    return (denoised - offset) / contrast
 
 
 def receptive_radius(model):

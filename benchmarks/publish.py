@@ -1,8 +1,9 @@
 """Write the address of the bundle into its notebooks and its README, for Colab.
 
 Usage: PYTHONPATH=tests python benchmarks/publish.py URL BRANCH   (make publish URL=…)
-URL is https://github.com/OWNER/REPOSITORY. Each notebook gets a badge that opens it in Colab, and
-in its first code cell the place to fetch common.py from. An earlier address is replaced.
+URL is https://github.com/OWNER/REPOSITORY: each notebook gets a badge that opens it in Colab, and
+in its first code cell the address of the branch's archive. Or it is the address of a bundle.zip on
+any server, which is written as it is, without a badge. An earlier address is replaced.
 """
 
 import re
@@ -22,25 +23,30 @@ def badge(name, repository, branch):
 
 
 def publish(url, branch):
-    """Write the address of the repository into the notebooks and the README of this folder."""
+    """Write the address of the bundle into the notebooks and the README of this folder."""
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
-    if not found or not re.fullmatch(r"[\w.-][\w./-]*", branch):
+    if found and re.fullmatch(r"[\w.-][\w./-]*", branch):
+        badges = [badge(name, found[1], branch) for name in NAMES]
+        archive = f"https://github.com/{found[1]}/archive/refs/heads/{branch}.zip"
+    elif re.fullmatch(r"https?://[^\s\"\\]+\.zip", url):
+        badges, archive = ["", "", ""], url
+    else:
         sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
-                 "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch.")
-    repository = found[1]
-    files = f"https://raw.githubusercontent.com/{repository}/{branch}"
-    for name in NAMES:
+                 "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "
+                 "address of a zip file.")
+    for name, link in zip(NAMES, badges):
         notebook = nbformat.read(f"{name}.ipynb", as_version=4)
         title = notebook.cells[0]
-        title.source = badge(name, repository, branch) + "\n" + BADGE.sub("", title.source)
+        title.source = (link + "\n" + BADGE.sub("", title.source)).lstrip()
         setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        setup.source = re.sub(r'(?<=^FILES_URL = )".*?"', f'"{files}"', setup.source, flags=re.M)
+        setup.source = re.sub(r'(?<=^ARCHIVE = )".*?"', lambda _: f'"{archive}"', setup.source,
+                              flags=re.M)
         nbformat.write(notebook, f"{name}.ipynb")
     readme = Path("README.md")
     heading, text = BADGE.sub("", readme.read_text(encoding="utf-8")).split("\n", 1)
-    badges = "".join(badge(name, repository, branch) for name in NAMES)
-    readme.write_text(f"{heading}\n\n{badges}\n{text.lstrip()}", encoding="utf-8")
-    print(f"The notebooks and README.md now name {files}. Commit and push them.")
+    badges = "".join(badges) + "\n" * any(badges)
+    readme.write_text(f"{heading}\n\n{badges}{text.lstrip()}", encoding="utf-8")
+    print(f"The notebooks and README.md now name {archive}. Commit and push them.")
 
 
 if __name__ == "__main__":

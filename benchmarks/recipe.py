@@ -7,7 +7,9 @@ seed share the noise and the order of the images; the first weights too, where t
 the same. DENOISE_DATA names the data. What stands in recipe.csv is not measured again.
 """
 
+import contextlib
 import csv
+import io
 import itertools
 import pathlib
 import time
@@ -15,6 +17,7 @@ import time
 import numpy as np
 
 import common
+import notebooks
 from common import keras  # without the chatter of its backend
 from notebooks import NAMES
 
@@ -66,20 +69,17 @@ class Steps(common.Batches):
         return self.steps
 
 
-def build(name, row):
-    """Return the network of the notebook `name`, started as `row` says."""
-    image = keras.Input((None, None, 3))
-    noisy = x = keras.layers.GaussianNoise(NOISE_STD)(image)
-    for _ in range(4):
-        x = keras.layers.Conv2D(64, 3, padding="same")(x)
-        if name == "Model3":
-            x = keras.layers.BatchNormalization(momentum=row["batchnorm"])(x)
-        x = keras.layers.ReLU()(x)
-    if name == "Model1":
-        return keras.Model(image, keras.layers.Conv2D(3, 3, padding="same")(x))
-    first = "zeros" if row["zero"] else "glorot_uniform"
-    x = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=first)(x)
-    return keras.Model(image, keras.layers.Add()([noisy, x]))
+def build(name, row, seed=0):
+    """Return the network of the notebook `name`, by its own cell, started as `row` says."""
+    source = notebooks.code_with(name, "keras.Input(").replace(
+        "momentum=0.9,", f"momentum={row['batchnorm']},")
+    if not row["zero"]:
+        source = source.replace('kernel_initializer="zeros", ', "")
+    variables = {"keras": keras, "layers": keras.layers, "np": np, "NAME": name,
+                 "NOISE_STD": NOISE_STD, "SEED": seed}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(source, variables)
+    return variables["model"]
 
 
 def learning_rate(row, steps):
@@ -94,9 +94,7 @@ def learning_rate(row, steps):
 
 def run(name, row, data, steps, seed):
     """Train one network. Returns its PSNR on the held-out images, in dB."""
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = build(name, row)
+    model = build(name, row, seed)
     optimizer = row["optimizer"](learning_rate(row, steps), **row.get("options", {}))
     model.compile(optimizer=optimizer, loss="mse")
     model.fit(Steps(data.train[:-HELD_OUT], steps, seed), shuffle=False, verbose=0)

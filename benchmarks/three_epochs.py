@@ -50,8 +50,7 @@ class Ruler(keras.callbacks.Callback):
 def train(name, data):
     """Train Model2 by the row `name` of recipe.py. Returns lines of epoch, seconds and PSNR."""
     row = recipe.ROWS[name]
-    keras.utils.set_random_seed(SEED)
-    model = recipe.build("Model2", row)
+    model = recipe.build("Model2", row, SEED)
     batches = common.Batches(data.train, recipe.BATCH_SIZE, SEED)
     rate = recipe.learning_rate(row, EPOCHS * len(batches))
     model.compile(optimizer=row["optimizer"](rate), loss="mse")

@@ -149,20 +149,22 @@ def test_the_noise_hangs_on_seed_and_epoch_and_layer(data):
 
 
 @same_sums
-def test_stopped_run_goes_on_elsewhere_and_ends_like_one_that_was_not(data, capsys):
-    whole, stopped, again = (built("Model3", data, folder) for folder in ("a", "b", "b"))
-    expected = notebooks.train(whole)
-    assert len(expected.loss) == len(expected.psnr) == 2
+def test_stop_goes_back_and_the_run_goes_on_from_there(data, capsys):
+    whole, stopped, again, third = (small_network() for _ in range(4))
+    expected = train(whole, data, folder="a")
     with stop_in(epoch=1, step=1):
-        run = notebooks.train(stopped)
-        after_one = weights(stopped["model"])
-        assert run == notebooks.train(stopped)
-    assert run.loss == expected.loss[:1] and kept("b") == 1
-    assert_same(weights(stopped["model"]), after_one)
-    common.require_trained(stopped["model"], run._replace(psnr=[25.0]))
+        run = train(stopped, data)
+        after_one = weights(stopped)
+        assert run == train(stopped, data)
+    assert run.loss == expected.loss[:1] and kept() == 1
+    assert_same(weights(stopped), after_one)
     assert capsys.readouterr().out.count("Stopped: the network is back at the end of its last") == 2
-    assert timeless(notebooks.train(again)) == timeless(expected)
-    assert_same(weights(again["model"]), weights(whole["model"]))
+    finished = train(again, data)
+    assert timeless(finished) == timeless(expected)
+    assert_same(weights(again), weights(whole))
+    assert train(third, data) == finished  # it is not trained again
+    assert_same(weights(third), weights(whole))
+    assert int(third.optimizer.iterations) == 6
 
 
 def test_stop_in_the_first_epoch_is_an_error_and_the_cell_can_run_again(data):
@@ -205,31 +207,6 @@ def test_several_stops_in_a_kernel_end_the_queue_by_one_line():
     assert line.startswith("Halt: Stopped in the first epoch") and "\n" not in line
 
 
-def test_finished_run_is_not_trained_again(data, capsys):
-    first, second = small_network(), small_network()
-    run = train(first, data)
-    steps = int(first.optimizer.iterations)
-    assert train(second, data) == run
-    assert_same(weights(second), weights(first))
-    assert int(second.optimizer.iterations) == steps == 6
-    assert capsys.readouterr().out.rstrip().endswith(str(run))
-
-
-class Own(keras.layers.Layer):
-    def __init__(self, amount, **options):
-        super().__init__(**options)
-        self.amount = amount
-
-    def call(self, images):
-        return images * self.amount
-
-
-def own_layer(amount):
-    model = keras.Sequential([keras.Input((None, None, 3)), Own(amount)], name="Small")
-    model.compile(loss="mse")
-    return model
-
-
 def test_everything_that_shapes_a_run_names_it(data):
     def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0):
         run = common.Run("Small", "few", 80, 8, epochs, batch_size, noise_std, seed, *8 * [None])
@@ -245,7 +222,7 @@ def test_everything_that_shapes_a_run_names_it(data):
             key(small_network(), seed=1), key(small_network(noise_std=0.2)),
             key(small_network(rate=2e-3)), key(small_network(common.Muon)),
             key(small_network(), noise_std=0.2), key(small_network(activation="relu")),
-            key(small_network(dilation_rate=2)), key(own_layer(1)), key(own_layer(2))]
+            key(small_network(dilation_rate=2))]
     assert len(set(keys)) == len(keys)
     assert key(small_network()) == keys[0]
 
@@ -282,14 +259,6 @@ def test_trained_network_is_not_taken_for_a_fresh_one(data):
         train(model, data)
 
 
-def test_network_that_was_built_again_writes_no_picture(data):
-    trained, again = small_network(), small_network()
-    run = train(trained, data)._replace(psnr=[25.0])
-    common.require_trained(trained, run)
-    with pytest.raises(common.Halt, match="built again since it was trained"):
-        common.require_trained(again, run)
-
-
 @pytest.mark.parametrize("owner, function, number", [
     (Path, "mkdir", 0), (np, "savez", 0), (np, "savez", 2), (os, "replace", 2), (os, "fsync", 1)])
 def test_fault_of_writing_is_a_clear_error_and_loses_one_epoch_at_most(
@@ -317,15 +286,13 @@ def test_a_folder_of_a_drive_that_is_not_mounted_is_not_made(data):
     assert not Path("drive").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1000], lambda content: b""])
-def test_damaged_checkpoint_is_named_and_kept(data, damage):
+def test_damaged_checkpoint_is_named_and_kept(data):
     train(small_network(), data)
     [path] = Path("checkpoints").iterdir()
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(common.Halt, match=f"{path} cannot be read .*Delete it to train anew"):
         train(small_network(), data)
-    path.unlink()
-    assert len(train(small_network(), data).loss) == 2
+    assert path.exists()
 
 
 class Edited(keras.layers.Layer):
@@ -363,8 +330,7 @@ def test_restart_begins_anew_and_replaces_the_old_run_after_an_epoch(data):
     with stop_in(epoch=1, step=1):
         train(small_network(), data, training="restart")
     assert kept() == 1
-    again = train(small_network(), data)
-    assert again.seconds[0] != finished.seconds[0] and again.loss == finished.loss
+    assert train(small_network(), data).loss == finished.loss
 
 
 @same_sums
@@ -377,12 +343,9 @@ def test_several_steps_a_call_as_on_a_gpu_change_nothing(monkeypatch, data):
     np.testing.assert_allclose(run.loss, expected.loss, rtol=1e-5)
     np.testing.assert_allclose(run.psnr, expected.psnr, rtol=1e-5)
     assert [epoch for epoch, _ in run.curve] == pytest.approx([2 / 3, 1, 5 / 3, 2])
-    images = several["noisy_test"]
-    predicted = [each["model"].predict(images, batch_size=3, verbose=0) for each in (one, several)]
-    assert predicted[1].shape == images.shape
+    predicted = [each["model"].predict(each["noisy_test"], batch_size=3, verbose=0)
+                 for each in (one, several)]
     np.testing.assert_allclose(*predicted, atol=1e-4)
-    pictures = [common.denoise(each["model"], images[0]) for each in (one, several)]
-    np.testing.assert_allclose(*pictures, atol=1e-4)
 
 
 def test_what_does_not_fit_is_refused(data):
@@ -433,7 +396,6 @@ def test_killed_run_goes_on_and_ends_like_one_that_was_not():
 def test_run_says_what_it_was(data, capsys):
     variables = built("Model2", data, "checkpoints", epochs=1)
     run = notebooks.train(variables)
-    assert common.Run(**json.loads(json.dumps(run._asdict()))) == run
     epoch = f"Epoch 1/1, step 3/3   loss {run.loss[0]:.6f}   PSNR {run.psnr[0]:.2f} dB   0:00:00 h"
     printed = capsys.readouterr().out
     assert epoch in printed and str(run) in printed
@@ -446,12 +408,15 @@ def test_run_says_what_it_was(data, capsys):
     assert f"PSNR {run.psnr[0]:.2f} dB on 8 validation images" in str(run)
 
 
-def test_a_network_that_learned_nothing_denoises_no_picture(data):
-    model = small_network()
+def test_only_the_network_that_has_learned_writes_pictures(data):
+    model, again = small_network(), small_network()
     run = train(model, data)
-    common.require_trained(model, run._replace(psnr=[run.noisy_psnr + 0.1]))
+    learned = run._replace(psnr=[run.noisy_psnr + 0.1])
+    common.require_trained(model, learned)
     with pytest.raises(common.Halt, match="has not learned to denoise"):
         common.require_trained(model, run._replace(psnr=[30.0, run.noisy_psnr]))
+    with pytest.raises(common.Halt, match="built again since it was trained"):
+        common.require_trained(again, learned)
 
 
 def test_the_curve_shows_the_loss_of_the_batches(data):
@@ -496,25 +461,19 @@ def set_nothing(self, value):
 
 
 @same_sums
-@pytest.mark.parametrize("place", [0, 1])
-def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data, place):
+@pytest.mark.parametrize("order", [1, -1])
+def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data, order):
     plain, shown = (built("Model3", data, folder) for folder in ("a", "b"))
     expected = notebooks.train(plain)
-    crops, original = [], common.denoise
-
-    def denoise(model, image):
-        crops.append(image)
-        return original(model, image)
-
+    crops, denoise = [], common.denoise
     handles = in_a_notebook(monkeypatch)
-    monkeypatch.setattr(common, "denoise", denoise)
-    monkeypatch.setattr(common.LiveDisplay, "next_figure", property(lambda self: 0, set_nothing),
-                        raising=False)
-    monkeypatch.setattr(common.LiveDisplay, "next_text", property(lambda self: 0, set_nothing),
-                        raising=False)
+    monkeypatch.setattr(common, "denoise", lambda *args: crops.append(args[1]) or denoise(*args))
+    for name in ("next_figure", "next_text"):  # each step shows
+        monkeypatch.setattr(common.LiveDisplay, name, property(lambda self: 0, set_nothing),
+                            raising=False)
     fit = shown["model"].fit
     shown["model"].fit = lambda *args, callbacks, **options: fit(
-        *args, callbacks=callbacks[::-1] if place == 0 else callbacks, **options)
+        *args, callbacks=callbacks[::order], **options)
     run = notebooks.train(shown)
     status, figure = handles
     assert status.updates[0] == "0 of 2 epochs done"
