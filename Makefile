@@ -36,7 +36,7 @@ run: .venv/installed
 test: export DENOISE_QUICK = 1
 test: export DENOISE_DATA := $(or $(DENOISE_DATA),photos)
 test: .venv/installed
-	.venv/bin/ruff check .
+	.venv/bin/ruff check common.py tests benchmarks $(NOTEBOOKS:=.ipynb)
 	.venv/bin/python -m pytest --nbval-lax --nbval-current-env tests $(NOTEBOOKS:=.ipynb)
 
 notebooks seeds: export DENOISE_QUICK =

@@ -109,11 +109,9 @@ def set_up(name, epochs, batch_size, noise_std):
     epochs = str(os.environ.get("DENOISE_EPOCHS") or epochs)
     if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
         raise Halt(f"NAME is {name!r}; it may hold letters, digits, - and _, and no spaces.")
-    if not epochs.isdecimal() or int(epochs) < 1:
-        raise Halt(f"The number of epochs (EPOCHS or DENOISE_EPOCHS) is {epochs!r}; it must be a "
-                   "whole number of at least 1.")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise Halt(f"BATCH_SIZE is {batch_size!r}; it must be a whole number of at least 1.")
+    for setting, value in {"EPOCHS (or DENOISE_EPOCHS)": epochs, "BATCH_SIZE": batch_size}.items():
+        if not str(value).isdecimal() or int(value) < 1:
+            raise Halt(f"{setting} is {value}; it must be a whole number of at least 1.")
     if not 0 < noise_std <= 1:
         raise Halt(f"NOISE_STD is {noise_std!r}; it is meant for pixels from 0 to 1, so it must "
                    "lie between them: 25 of 255 is 25 / 255 = 0.098.")
@@ -747,7 +745,6 @@ def load_reference(model, noise_std):
 NOISY_PICTURE = "noisy.png"
 Image.init()  # before this, Pillow does not know its formats
 FORMATS = [kind for kind in ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP") if kind in Image.OPEN]
-ORIENTATION = 0x0112  # EXIF's number for it
 
 
 def clean_picture():
@@ -797,7 +794,7 @@ def open_picture(name):
 def _upright(picture):
     with contextlib.suppress(Exception):  # EXIF data that cannot be used: the pixels can
         exif = picture.getexif()
-        for tag in set(exif) - {ORIENTATION}:
+        for tag in set(exif) - {0x0112}:  # the orientation
             del exif[tag]
         picture = ImageOps.exif_transpose(picture)
     return picture
@@ -962,9 +959,7 @@ def _encoded(figure, file_format, **options):
     return file.getvalue()
 
 
-@default_style
-def new_figure(width, height, title="", kind=_Figure):
-    """Return a figure of the notebooks' kind, `width` × `height` inches."""
+def _new_figure(width, height, title, kind=_Figure):
     figure = plt.figure(figsize=(width, height), layout="constrained", dpi=DPI, FigureClass=kind)
     figure.suptitle(title)
     return figure
@@ -986,7 +981,7 @@ def plot_pictures(pictures, title, columns=None, width=11):
     rows = -(-len(pictures) // columns)
     height, across = next(iter(pictures.values())).shape[:2]
     size = (width, rows * (width / columns * height / across + 0.3) + 0.4)
-    places = new_figure(*size, title, _Pictures).subplots(rows, columns, squeeze=False).flat
+    places = _new_figure(*size, title, _Pictures).subplots(rows, columns, squeeze=False).flat
     for axes, (caption, picture) in zip(places, pictures.items()):
         _show_image(axes, picture, caption)
     for axes in places[len(pictures):]:
@@ -1004,7 +999,7 @@ def plot_zoomed(pictures, title):
     crop = _crop(shape)
     top, left, size = crop[0].start, crop[1].start, crop[0].stop - crop[0].start
     height = min(2, shape[0] / shape[1])
-    figure = new_figure(3.2 * len(pictures), 3.2 * height + 3.9, title, _Pictures)
+    figure = _new_figure(3.2 * len(pictures), 3.2 * height + 3.9, title, _Pictures)
     places = figure.subplots(2, len(pictures), height_ratios=(height, 1), squeeze=False)
     for above, below, (caption, picture) in zip(*places, pictures.items()):
         _show_image(above, picture[::step, ::step], caption)
@@ -1043,17 +1038,17 @@ def plot_curves(run):
 
     The axes are the same for all runs with the same noise. An inset shows the plateau.
     """
-    left, right = new_figure(11, 3.6, f"{run.model} on {run.data}").subplots(1, 2)
+    left, right = _new_figure(11, 3.6, f"{run.model} on {run.data}").subplots(1, 2)
     _draw_loss(left, run)
     left.set_title("Loss: lower is better")
     draw_psnr(right, run, f"{run.validation_images:,} validation images")
     right.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
-    right.set(title="PSNR: higher is better", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 11))
+    right.set(title="PSNR: higher is better", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 16))
     right.legend(fontsize=9, loc="center left")
-    if len(run.psnr) > 2 and max(run.psnr) > run.noisy_psnr + 8:
-        inset = right.inset_axes((0.55, 0.27, 0.42, 0.36))
+    if len(run.psnr) > 2:
+        inset = right.inset_axes((0.55, 0.16, 0.42, 0.3))
         draw_psnr(inset, run)
-        inset.set(xlabel="", ylabel="", ylim=(run.noisy_psnr + 8, run.noisy_psnr + 9))
+        inset.set(xlabel="", ylabel="", ylim=(max(run.psnr) - 0.8, max(run.psnr) + 0.1))
         inset.tick_params(labelsize=8)
 
 
@@ -1062,7 +1057,7 @@ def _draw_loss(axes, run):
     axes.plot(steps, losses, color=colour(run.model), label="training batches")
     noisy = 10 ** (-run.noisy_psnr / 10)
     axes.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
-    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 10 ** 1.1, noisy * 4))
+    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 40, noisy * 40))
     axes.legend(fontsize=9, loc="upper right")
     _mark_epochs(axes)
 

@@ -97,7 +97,7 @@ if __name__ == "__main__":
     data = common.load_data()
     epochs = int(os.environ.get("DENOISE_EPOCHS") or 1)
     clean = common.to_float(data.test)
-    print(f"{len(clean):,} test images of {data.name}, {common.count(epochs, 'epoch')} on "
+    print(f"{len(clean):,} test images of {data.name}, epochs: {epochs}, on "
           f"{len(data.train):,} training images; PSNR in dB")
     for i, (name, title, changes) in enumerate(EXERCISES):
         loss, model = done(name, changes, data, epochs)

@@ -138,22 +138,22 @@ def measure_large():
 
 
 def compare_contrasts():
-    """Print what denoise()'s noise_std is worth for stronger noise, and the contrast of grey."""
+    """Print what denoise()'s relative_noise is worth, and the contrast of grey."""
     model = network("Model3")
-    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Told: with noise_std.\n"
+    print("\nModel3 on chelsea by the strength of the noise, PSNR in dB. Told: how strong.\n"
           "Copied: grey as if it were colour, not at 1/√3 of the contrast.\n")
     print(f"{'':8}{'colour':^27}{'grey':^36}")
     print(f"{'noise':8}" + "".join(f"{title:>9}" for title in (
         "noisy", "denoised", "told", "noisy", "copied", "denoised", "told")))
     for noise_std in (0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.15, 0.2, 0.3):
         clean, noisy = noisy_photo("chelsea", noise_std)
-        found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, noise_std)]
+        told = noise_std / NOISE_STD
+        found = [noisy, common.denoise(model, noisy), common.denoise(model, noisy, told)]
         values = [common.psnr(clean, image) for image in found]
         clean, noisy = noisy_photo("chelsea", noise_std, grey=True)
         copied = model.predict(np.dstack([noisy] * 3)[np.newaxis], verbose=0)[0]
         copied = copied.clip(0, 1).mean(axis=2)
-        found = [noisy, copied, common.denoise(model, noisy),
-                 common.denoise(model, noisy, noise_std)]
+        found = [noisy, copied, common.denoise(model, noisy), common.denoise(model, noisy, told)]
         values += [common.psnr(clean, image) for image in found]
         print(f"{noise_std:<8}" + "".join(f"{value:9.2f}" for value in values))
 

@@ -29,9 +29,8 @@ if __name__ == "__main__":
     folder.mkdir(parents=True, exist_ok=True)
     data = common.load_data()
     for name in NAMES:
-        variables = notebooks.built(
-            name, data, common.number_of_epochs(notebooks.settings(name)["EPOCHS"]))
+        variables = notebooks.built(name, data, notebooks.epochs(name))
         save(variables["model"], notebooks.train(variables), folder)
-    common.REFERENCE.mkdir(exist_ok=True)
+    common.WEIGHTS.mkdir(exist_ok=True)
     for path in folder.iterdir():  # only now that all of them are there
-        os.replace(path, common.REFERENCE / path.name)
+        os.replace(path, common.WEIGHTS / path.name)

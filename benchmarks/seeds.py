@@ -26,7 +26,7 @@ def trained(name, seed, data, epochs):
 def table(reached, data, epochs):
     """Return the text of seeds.csv."""
     lines = [f"# PSNR over the whole set, in dB, on {len(data.test):,} test images of {data.name} "
-             f"after {common.count(epochs, 'epoch')} on {len(data.train):,} training images",
+             f"after {epochs} epochs on {len(data.train):,} training images",
              "model,seed,psnr"]
     lines += [f"{name},{seed},{value}" for (name, seed), value in reached.items()]
     return "\n".join(lines) + "\n"
@@ -34,7 +34,7 @@ def table(reached, data, epochs):
 
 if __name__ == "__main__":
     settings = notebooks.settings("Model1")
-    epochs = common.number_of_epochs(settings["EPOCHS"])
+    epochs = notebooks.epochs("Model1")
     data = common.load_data()
     clean = common.to_float(data.test)
     noisy = common.add_noise(clean, settings["NOISE_STD"], settings["SEED"])  # for all
@@ -45,5 +45,5 @@ if __name__ == "__main__":
             denoised = model.predict(noisy, batch_size=100, verbose=0)
             reached[name, seed] = common.psnr(clean, denoised)
             print(f"{name} with seed {seed}: {reached[name, seed]:.3f} dB", flush=True)
-    with common.atomic(common.REFERENCE / "seeds.csv") as temporary:
+    with common.atomic(common.WEIGHTS / "seeds.csv") as temporary:
         temporary.write_text(table(dict(sorted(reached.items())), data, epochs), encoding="utf-8")

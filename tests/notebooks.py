@@ -56,6 +56,14 @@ def settings(name, folder=ROOT):
     return variables
 
 
+def epochs(name):
+    """Return and check the number of epochs that the notebook `name` would train now."""
+    import common
+
+    chosen = settings(name)
+    return common.set_up(*(chosen[key] for key in ("NAME", "EPOCHS", "BATCH_SIZE", "NOISE_STD")))
+
+
 def built(name, data, epochs, folder=ROOT, **changed):
     """Execute the cells of the notebook `name` that build and compile. Returns its variables.
 

@@ -73,7 +73,8 @@ def test_pictures_are_embedded_as_jpeg_and_other_figures_as_the_user_wants(monke
     common.plot_pictures({"one": np.zeros((8, 8), np.uint8)}, "title")
     plt.gcf()._ipython_display_()
     assert shown[0].data.startswith(b"\xff\xd8")
-    assert not hasattr(common.new_figure(3, 3), "_ipython_display_")
+    common.plot_curves(RUN)
+    assert not hasattr(plt.gcf(), "_ipython_display_")
 
 
 def test_figures_are_drawn_in_the_default_style_whatever_is_set():
@@ -89,17 +90,15 @@ def test_figures_are_drawn_in_the_default_style_whatever_is_set():
         assert plt.rcParams["figure.facecolor"] == "black"
 
 
-@pytest.mark.parametrize("reached", [[27.0], [27.0, 28.1, 28.5], [float("nan")] * 3])
+@pytest.mark.parametrize("reached", [[27.0], [27.0, 28.1, 28.5]])
 def test_curves_of_any_run_have_the_same_axes(reached):
     common.plot_curves(RUN._replace(psnr=reached, epochs=len(reached)))
-    left, right, *_ = plt.gcf().axes
-    assert left.get_ylim() == pytest.approx((0.01 / 10**1.1, 0.04))
-    assert right.get_ylim() == (18, 31) and right.get_xlim() == (0, 1.02 * len(reached))
+    left, right = plt.gcf().axes
+    assert left.get_ylim() == pytest.approx((0.01 / 40, 0.4))  # CIFAR-10's first steps: 0.28
+    assert right.get_ylim() == (18, 36) and right.get_xlim() == (0, 1.02 * len(reached))
     np.testing.assert_array_equal(left.lines[0].get_ydata(), [0.02, 0.01])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), reached)
-    insets = right.child_axes
-    assert [inset.get_ylim() for inset in insets] == ([(28, 29)] if len(reached) == 3
-                                                      and reached[0] == 27 else [])
+    assert len(right.child_axes) == (len(reached) > 2)
 
 
 def test_each_picture_stands_above_its_crop():

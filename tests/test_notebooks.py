@@ -11,7 +11,7 @@ from PIL import Image
 
 import common
 import notebooks
-from notebooks import CHECKED, NAMES, ROOT, cells, code_cells, printed, tags
+from notebooks import CHECKED, NAMES, ROOT, cells, code_cells, code_with, printed, tags
 
 
 def test_executed_from_top_to_bottom(name):
@@ -103,35 +103,24 @@ def test_picture_is_what_the_notebook_reports(name):
 
 
 def trained(name):
-    """Return the variables of the notebook `name` with its own, untrained network."""
-    images = np.full((320, 32, 32, 3), 128, np.uint8)
-    data = common.Data("CIFAR-10", images, images[:150])
-    run = common.Run(name, "CIFAR-10", 320, 150, 1, 32, 0.1, 0, 19.0, "2026-11-25", "Keras", [0.1],
-                     [20.0], [1.0], [[1, 0.1]])
-    scores = common.Scores(20.0, None, None)
-    variables = notebooks.built(name, data, 1) | {
-        "plt": plt, "pathlib": pathlib, "run": run, "before": scores, "after": scores}
+    """Return the variables of the notebook `name` with its own network, as if it were trained."""
+    images = np.full((150, 32, 32, 3), 128, np.uint8)
+    variables = notebooks.built(name, common.Data("CIFAR-10", images, images), 1)
+    run = common.read_run(name)
     variables["model"].trained = run.key
-    return variables
+    return variables | {"plt": plt, "pathlib": pathlib, "run": run}
 
 
-def execute(name, variables, first, last):
-    """Execute the code cells from that with the text `first` to that with `last`."""
-    sources = [cell.source for cell in code_cells(name)]
-    start, end = ([text in source for source in sources].index(True) for text in (first, last))
-    for source in sources[start:end + 1]:
-        exec(source, variables)
-    plt.close("all")
-
-
+@pytest.mark.usefixtures("weights")
 def test_evaluation_is_on_all_noisy_images():
     variables = trained("Model2")  # which changes nothing before it is trained
-    execute("Model2", variables, "denoised_test = ", "denoised_test = ")
+    exec(code_with("Model2", "denoised_test = model.predict"), variables)
     assert variables["after"].psnr == variables["before"].psnr == pytest.approx(20, abs=0.1)
     assert variables["after"].psnr == common.psnr(variables["clean_test"], variables["noisy_test"])
     assert len(variables["after"].image_psnr) == 150
 
 
+@pytest.mark.usefixtures("weights")
 @pytest.mark.parametrize("shape, dtype, file", [
     ((30, 40, 4), np.uint8, "mine.png"), ((30, 40), np.uint16, "$$.png"),
     ((1, 1, 3), np.uint8, pathlib.Path("Model1.png"))])
@@ -139,7 +128,7 @@ def test_own_picture_is_denoised_beside_itself(capsys, shape, dtype, file):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype)
     common.save_picture(pixels, file, dpi=(300, 300))
     variables = trained("Model1")
-    cell = notebooks.code_with("Model1", 'PICTURE = ""')
+    cell = code_with("Model1", 'PICTURE = ""')
     exec(cell, variables)
     assert "Write the name of your picture" in capsys.readouterr().out
     exec(cell.replace('PICTURE = ""', f"PICTURE = {file!r}").replace("Posix", "pathlib.Posix"),
@@ -151,13 +140,13 @@ def test_own_picture_is_denoised_beside_itself(capsys, shape, dtype, file):
     assert written.dtype == dtype and extras["dpi"] == pytest.approx((300, 300), abs=0.1)
     np.testing.assert_array_equal(written, common.denoise(
         variables["model"], pixels, common.estimate_noise(pixels) / 0.1))
-    assert len(list(pathlib.Path().iterdir())) == 2
+    assert len(list(pathlib.Path().glob("*.*"))) == 2
 
 
+@pytest.mark.usefixtures("weights")
 def test_noisy_png_is_denoised_in_sight(name):
     variables = trained(name)
-    variables["clean"] = common.clean_picture()
-    cell = notebooks.code_with(name, "common.save_picture(denoised")
+    cell = code_with(name, "common.save_picture(denoised")
     exec(cell, variables)
     written, _ = common.open_picture(f"{name}.png")
     np.testing.assert_array_equal(written, common.denoise(variables["model"], variables["noisy"]))

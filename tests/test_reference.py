@@ -23,16 +23,6 @@ def load(name, noise_std=0.1):
     return model, common.load_reference(model, noise_std)
 
 
-def test_shipped_weights_leave_no_tint(name):
-    """Within three times the noise of black and white, clipping has moved its mean: left out."""
-    clean, noisy = (common.to_float(picture())
-                    for picture in (common.clean_picture, common.noisy_picture))
-    denoised = common.denoise(load(name)[0], noisy)
-    inside = np.abs(denoised - 0.5) < 0.2
-    cast = 255 * np.mean(denoised - clean, axis=(0, 1), where=inside, dtype=np.float64)
-    assert np.abs(cast).max() <= 0.25
-
-
 def test_shipped_files_are_small_and_complete(name):
     assert (ROOT / "weights" / f"{name}.weights.h5").stat().st_size < 600_000
     run = common.read_run(name)
@@ -64,24 +54,12 @@ def test_weights_of_other_noise_are_refused():
         load("Model1", noise_std=0.2)
 
 
-def without_skip():
-    model = notebooks.network("Model2")
-    return keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
-
-
-def four_layers_deep():
-    variables = {"keras": keras, "layers": keras.layers, "np": np, **notebooks.settings("Model2")}
-    exec(notebooks.code_with("Model2", "DEPTH = 5").replace("DEPTH = 5", "DEPTH = 4"), variables)
-    return variables["model"]
-
-
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-@pytest.mark.parametrize("network, message", [(without_skip, "belong to another network"),
-                                              (four_layers_deep, "cannot be used: ")])
-def test_weights_do_not_go_into_another_network(network, message):
-    with pytest.raises(common.Halt, match=message) as refusal:
-        common.load_reference(network(), 0.1)
-    assert "\n" not in str(refusal.value)
+def test_weights_do_not_go_into_another_network():
+    model = notebooks.network("Model2")
+    without_skip = keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
+    with pytest.raises(common.Halt, match="belong to another network"):
+        common.load_reference(without_skip, 0.1)
 
 
 @pytest.mark.parametrize("file, kept", [

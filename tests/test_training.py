@@ -4,9 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +12,6 @@ import keras
 import numpy as np
 import pytest
 
-import brief_training
 import common
 import notebooks
 from conftest import network_of
@@ -150,6 +146,7 @@ def test_the_noise_hangs_on_seed_and_epoch_and_layer(data):
 
 @same_sums
 def test_stop_goes_back_and_the_run_goes_on_from_there(data, capsys):
+    """A killed run, too: what it goes on from is the file alone."""
     whole, stopped, again, third = (small_network() for _ in range(4))
     expected = train(whole, data, folder="a")
     with stop_in(epoch=1, step=1):
@@ -371,26 +368,6 @@ def test_a_fit_that_does_not_begin_where_the_run_ended_is_refused(data):
         patch.setattr(notebooks, "code_with", lambda *_: cell.replace("=checkpoints.epoch", "=0"))
         with pytest.raises(common.Halt, match="next epoch is 2, not 0.*initial_epoch"):
             train(small_network(), data)
-
-
-def brief_training_in_a_process(*moment):
-    """Run brief_training.py, which kills itself at `moment`. Returns what it printed."""
-    command = [sys.executable, notebooks.ROOT / "tests" / "brief_training.py", "result.npz", "5"]
-    process = subprocess.run([*command, *map(str, moment)], capture_output=True, text=True,
-                             env={**os.environ, "PYTHONPATH": str(notebooks.ROOT)})
-    assert process.returncode == (-signal.SIGKILL if moment else 0), process.stderr
-    return process.stdout
-
-
-@same_sums
-def test_killed_run_goes_on_and_ends_like_one_that_was_not():
-    for moment, finished in [((0, 1), 0), ((1, 2), 0), ((3, 0), 1), ((), 3)]:
-        assert f"begins after {finished} epochs" in brief_training_in_a_process(*moment)
-    run, values = brief_training.read("result.npz")
-    expected_run, expected = brief_training.train(5, "elsewhere")
-    assert len(run.loss) == len(run.seconds) == 5
-    assert timeless(run) == timeless(expected_run)
-    assert_same(values, expected)
 
 
 def test_run_says_what_it_was(data, capsys):
