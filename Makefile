@@ -14,7 +14,7 @@
 # make teeth       break the bundle in many ways and show that the tests notice
 
 PYTHON ?= python3
-NOTEBOOKS = Model1 Model2 Model3
+NOTEBOOKS = Model1 Model2 Model3  # the last one compares them
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 

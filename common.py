@@ -112,7 +112,7 @@ def set_up(name, epochs, batch_size, noise_std):
     for setting, value in {"EPOCHS (or DENOISE_EPOCHS)": epochs, "BATCH_SIZE": batch_size}.items():
         if not str(value).isdecimal() or int(value) < 1:
             raise Halt(f"{setting} is {value}; it must be a whole number of at least 1.")
-    if not 0 < noise_std <= 1:
+    if not (isinstance(noise_std, (int, float)) and 0 < noise_std <= 1):
         raise Halt(f"NOISE_STD is {noise_std!r}; it is meant for pixels from 0 to 1, so it must "
                    "lie between them: 25 of 255 is 25 / 255 = 0.098.")
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}, {describe_backend()}")
@@ -462,6 +462,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = len(self.run.loss)
 
     def _begin(self, resume):
+        # model.trained is the key of the run that trained it, for require_trained(), too.
         trained = getattr(self.model, "trained", None) or int(self.model.optimizer.iterations)
         if trained and not resume:
             raise Halt("This network has been trained before, in another run: run all cells.")
@@ -603,7 +604,7 @@ def finished_runs(run, folder):
     """
     paths = sorted(pathlib.Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime)
     runs = [Run(**json.loads(str(_read(path)["run"]))) for path in paths]
-    same = {each.model: each for each in runs  # from the data to the seed
+    same = {each.model: each for each in runs  # in all fields from the data to the seed
             if each[1:8] == run[1:8] and len(each.loss) == each.epochs}
     return dict(sorted((same | {run.model: run}).items()))
 
@@ -617,13 +618,15 @@ class LiveDisplay(keras.callbacks.Callback):
 
     def __init__(self, checkpoints, picture):
         super().__init__()
-        self.checkpoints, checkpoints.display = checkpoints, self
+        self.checkpoints = checkpoints
+        checkpoints.display = self  # which shows it once more after a Stop
         self.crop = picture[_crop(picture.shape)]
         self.in_notebook = IPython.get_ipython() is not None
         if self.in_notebook:
             self.text, self.figure = (display({"text/plain": ""}, raw=True, display_id=True)
                                       for _ in range(2))
-        self.reached, self.started = "", None  # the last PSNR; when the first step was done
+        self.begun = self.started = None  # epochs done and the time, when the first step was done
+        self.reached = ""  # the last PSNR
         self.next_text = self.next_figure = 0.0
 
     def on_train_begin(self, logs=None):
@@ -779,6 +782,8 @@ def open_picture(name):
     path = pathlib.Path(os.path.expanduser(name))
     if str(name) == NOISY_PICTURE and not path.exists():
         save_picture(noisy_picture(), path)
+    if not path.is_file():
+        raise Halt(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a phone's are large
@@ -786,9 +791,9 @@ def open_picture(name):
                 picture.load()
                 return _pixels(_upright(picture)), _extras(picture)
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
-        raise Halt(f"{name} in {pathlib.Path.cwd()} cannot be read: {error}. What is read is "
-                   f"{', '.join(FORMATS)}; save other kinds (TIFF, HEIC, a camera's raw files) as "
-                   "PNG in an image editor.") from error
+        raise Halt(f"{name} cannot be read: {error}. What is read is {', '.join(FORMATS)}; save "
+                   "other kinds (TIFF, HEIC, a camera's raw files) as PNG in an image editor."
+                   ) from error
 
 
 def _upright(picture):
@@ -881,7 +886,8 @@ def denoise(model, image, relative_noise=1.0):
     image = np.asarray(image)
     _check_image(image)
     source, result = _colours(image), np.array(image, order="C")
-    target = result.reshape(*image.shape[:2], -1)[:, :, :3 if image.shape[2:] > (2,) else 1]
+    target = result.reshape(*image.shape[:2], -1)  # a view
+    target = target[:, :, :3 if target.shape[2] > 2 else 1]  # without alpha
     spread = relative_noise * np.sqrt(3 / source.shape[2])
     contrast, radius = np.float32(1 / max(1, spread)), receptive_radius(model)
     for top in range(0, len(image), WINDOW):
@@ -896,7 +902,7 @@ def denoise(model, image, relative_noise=1.0):
 
 
 def _check_image(image):
-    if image.ndim not in (2, 3) or not image.size or image.shape[2:] > (4,):
+    if image.ndim not in (2, 3) or not image.size or image.ndim == 3 and image.shape[2] > 4:
         raise Halt(f"The array has the shape {image.shape}; an image is (height, width) or "
                    "(height, width, channels) with 1 to 4 channels, and has pixels.")
     if image.dtype not in (np.uint8, np.uint16) and not (
@@ -924,9 +930,11 @@ def receptive_radius(model):
     It may have convolutions with stride 1 and same padding, each of which adds half of dilation ×
     (kernel size - 1), and layers that work on single pixels: five 3×3 convolutions see 5 far.
     """
-    convolutions = [layer for layer in model.layers if hasattr(layer, "kernel_size")]
-    return sum(-(-max(layer.dilation_rate) * (max(layer.kernel_size) - 1) // 2)
-               for layer in convolutions)
+    if hasattr(model, "layers"):
+        return sum(map(receptive_radius, model.layers))  # which may be models again
+    if hasattr(model, "kernel_size"):
+        return (max(model.dilation_rate) * (max(model.kernel_size) - 1) + 1) // 2
+    return 0
 
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------
@@ -1003,8 +1011,8 @@ def plot_zoomed(pictures, title):
     places = figure.subplots(2, len(pictures), height_ratios=(height, 1), squeeze=False)
     for above, below, (caption, picture) in zip(*places, pictures.items()):
         _show_image(above, picture[::step, ::step], caption)
-        above.add_patch(plt.Rectangle((left / step, top / step), size / step, size / step,
-                                      fill=False, color="yellow", lw=2))
+        above.add_patch(plt.Rectangle((left / step - 0.5, top / step - 0.5), size / step,
+                                      size / step, fill=False, color="yellow", lw=2))
         _show_image(below, picture[crop])
 
 
@@ -1023,12 +1031,12 @@ def _crop(shape):
 
 
 @default_style
-def _progress_figure(run, crop):
+def _progress_figure(run, denoised):
     """Return the figure of the live display, as PNG."""
     figure = _Figure(figsize=(9, 2.8), layout="constrained")
     curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
     _draw_loss(curve, run)
-    _show_image(place, crop, "the picture, denoised now")
+    _show_image(place, denoised, "the picture, denoised now")
     return _encoded(figure, "png")
 
 

@@ -29,7 +29,7 @@ def publish(url, branch):
         badges = [badge(name, found[1], branch) for name in NAMES]
         archive = f"https://github.com/{found[1]}/archive/refs/heads/{branch}.zip"
     elif re.fullmatch(r"https?://[^\s\"\\]+\.zip", url):
-        badges, archive = ["", "", ""], url
+        badges, archive = [""] * len(NAMES), url
     else:
         sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
                  "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "

@@ -110,7 +110,7 @@ def test_each_picture_stands_above_its_crop():
     np.testing.assert_allclose(shown[0], noisy / 255, atol=1e-6)
     np.testing.assert_allclose(shown[1], np.dstack([clean] * 3) / 255, atol=1e-6)
     box = places[0].patches[0]
-    left, top, size = (int(value) for value in (box.get_x(), box.get_y(), box.get_width()))
+    left, top, size = int(box.get_x() + 0.5), int(box.get_y() + 0.5), int(box.get_width())
     np.testing.assert_array_equal(shown[2], shown[0][top:top + size, left:left + size])
     assert size == box.get_height() == 8
 

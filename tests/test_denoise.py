@@ -36,8 +36,9 @@ def test_no_seam_is_left(trained, monkeypatch, size):
 def test_no_seam_is_left_by_a_network_that_sees_further(monkeypatch):
     monkeypatch.setattr(common, "WINDOW", 16)
     keras.utils.set_random_seed(0)
-    model = network_of(layers.Conv2D(8, 5, dilation_rate=2, padding="same"), layers.ReLU(),
-                       layers.Conv2D(8, 4, padding="same"), layers.BatchNormalization(),
+    block = keras.Sequential([layers.ReLU(), layers.Conv2D(8, 4, padding="same")])
+    model = network_of(layers.Conv2D(8, 5, dilation_rate=2, padding="same"), block,
+                       layers.BatchNormalization(),
                        layers.DepthwiseConv2D((1, 7), padding="same"),
                        layers.Conv2D(3, 1, padding="same"))
     assert common.receptive_radius(model) == 4 + 2 + 3

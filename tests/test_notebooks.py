@@ -136,7 +136,7 @@ def test_own_picture_is_denoised_beside_itself(capsys, shape, dtype, file):
     plt.gcf().draw_without_rendering()
     plt.close("all")
     np.testing.assert_array_equal(common.open_picture(file)[0], pixels)
-    written, extras = common.open_picture(pathlib.Path(file).with_suffix(".Model1.png"))
+    written, extras = common.open_picture(f"{file}.Model1.png")
     assert written.dtype == dtype and extras["dpi"] == pytest.approx((300, 300), abs=0.1)
     np.testing.assert_array_equal(written, common.denoise(
         variables["model"], pixels, common.estimate_noise(pixels) / 0.1))

@@ -150,13 +150,15 @@ def deep_with_alpha():
 
 @pytest.mark.parametrize("make, reason", [
     (tiff, "cannot identify"), (half, "truncated"),
-    (deep_with_alpha, "16-bit grey with transparency"), (lambda: None, "No such file")])
+    (deep_with_alpha, "16-bit grey with transparency")])
 def test_what_cannot_be_read_is_refused_in_one_line_that_says_what_can(make, reason):
     make()
-    with pytest.raises(common.Halt, match=f"picture in .* cannot be read: .*{reason}.*PNG, "
+    with pytest.raises(common.Halt, match=f"picture cannot be read: .*{reason}.*PNG, "
                        "JPEG.*save other kinds .TIFF, HEIC.* as PNG in an image editor") as refusal:
         common.open_picture("picture")
     assert "\n" not in str(refusal.value)
+    with pytest.raises(common.Halt, match="There is no picture cat.jpg in .*: put it there"):
+        common.open_picture("cat.jpg")
 
 
 def test_full_disk_leaves_the_old_result_and_no_remains(monkeypatch):
