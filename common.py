@@ -184,6 +184,7 @@ def load_data():
 
 def _read_npz(path):
     name = "CIFAR-10" if path.stem.lower() in ("cifar10", "cifar-10") else path.stem
+    name = name.replace("$", "")  # which begins a formula in a figure's title
     try:
         with np.load(path, allow_pickle=False) as file:
             data = Data(name, file["x_train"], file["x_test"])
@@ -217,9 +218,8 @@ def _cifar10_or_photographs():
 
 
 def _photographs():
-    train = _photo_patches(TRAIN_PHOTOS, 10_000, seed=1)
-    test = _photo_patches(TEST_PHOTOS, 2_000, seed=2)
-    return Data("photographs", train, test)
+    return Data("photographs", _photo_patches(TRAIN_PHOTOS, 10_000, seed=1),
+                _photo_patches(TEST_PHOTOS, 2_000, seed=2))
 
 
 def _photo_patches(names, number, seed):
@@ -448,32 +448,34 @@ class Checkpoints(keras.callbacks.Callback):
         self.run = Run(model.name, data, len(batches.images), len(clean), epochs,
                        batches.batch_size, noise_std, batches.seed, psnr(clean, noisy),
                        datetime.date.today().isoformat(), describe_backend(), [], [], [], [])
-        if abs(self.run.noisy_psnr + 20 * np.log10(noise_std)) > 0.5:
-            raise Halt(f"NOISE_STD is {noise_std}, but the validation images have other noise: "
-                       "run all cells.")
+        layers = [each for each in model.layers if isinstance(each, keras.layers.GaussianNoise)]
+        if (any(layer.stddev != noise_std for layer in layers)
+                or abs(self.run.noisy_psnr + 20 * np.log10(noise_std)) > 0.5):
+            raise Halt(f"NOISE_STD is {noise_std}, but the network or the validation images have "
+                       "other noise: run all cells.")
         model.optimizer.build(model.trainable_variables)
         self.run = self.run._replace(key=_key(model, self.run, batches, validation))
         self.path = pathlib.Path(folder, f"{model.name}-{self.run.key}.npz")
         self.kept = self._state()
-        trial = self.path.with_suffix(".trial")
+        trial = self.path.with_suffix(".trial")  # a folder that is full or locked shows now
         self._write(trial, self.kept)
         trial.unlink(missing_ok=True)
-        self._begin(resume=training == "resume" and self.path.exists())
+        # model.trained is the key of the run that trained it, for require_trained(), too.
+        if training == "resume" and self.path.exists():
+            self._resume()
+        elif getattr(model, "trained", None) or int(model.optimizer.iterations):
+            raise Halt("This network has been trained before: run all cells.")
         self.epoch = len(self.run.loss)
 
-    def _begin(self, resume):
-        # model.trained is the key of the run that trained it, for require_trained(), too.
-        trained = getattr(self.model, "trained", None) or int(self.model.optimizer.iterations)
-        if trained and not resume:
-            raise Halt("This network has been trained before, in another run: run all cells.")
-        if resume:
-            self.kept = _read(self.path)
+    def _resume(self):
+        self.kept = _read(self.path)
         try:
             self.go_back()
-            same = np.allclose(self._answer(), self.kept["answer"], atol=1e-3)
+            same = np.allclose(self._answer(), self.kept["answer"], atol=0.01)  # GPUs round
         except (KeyError, ValueError):
             same = False
         if not same:
+            self.model.trained = "by other code"
             raise Halt(f"The code of the network has changed since {self.path} was written: set "
                        'TRAINING = "restart" to train anew, and run all cells.')
 
@@ -496,9 +498,9 @@ class Checkpoints(keras.callbacks.Callback):
                 file.flush()
                 os.fsync(file.fileno())  # a power cut must not leave an empty file by that name
         except OSError as error:
-            raise Halt(f"The checkpoint {path} cannot be written: {error}. Make room there, or "
-                       "move what is there to another folder and name it in CHECKPOINTS. Then run "
-                       "all cells again.") from error
+            raise Halt(f"Checkpoints cannot be written to {path.parent}: {error}. Make room there, "
+                       "or name in CHECKPOINTS another folder, in one that exists (in Colab, mount "
+                       "your Drive first). Then run all cells again.") from error
 
     def go_back(self):
         """Take the run and the network back to the end of the last finished epoch."""
@@ -506,13 +508,12 @@ class Checkpoints(keras.callbacks.Callback):
         self.model.trained = self.run.key if self.run.loss else None
         for i, variable in enumerate(self._variables()):
             variable.assign(self.kept[f"variable{i:03d}"])
-        self.model.reset_metrics()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is not KeyboardInterrupt:
+        if kind is None:
             return False
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # several clicks end as one does
         try:
@@ -521,11 +522,13 @@ class Checkpoints(keras.callbacks.Callback):
                 self.display.show()
         finally:
             signal.signal(signal.SIGINT, handler)
+        if kind is not KeyboardInterrupt:
+            return False
         if not self.run.loss:
             raise Halt("Stopped in the first epoch, so there is no trained network for the cells "
                        "below. Run all cells again, with a smaller EPOCHS if it takes too long.")
         print("Stopped: the network is back at the end of its last finished epoch. To go on from "
-              "there, run this cell again and all below it.")
+              'there, run this cell again, with TRAINING = "resume", and all below it.')
         return True
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -547,14 +550,14 @@ class Checkpoints(keras.callbacks.Callback):
         seen = min(self.step * self.batches.batch_size, len(self.batches.images))
         if (seen - self.seen) * POINTS_PER_EPOCH >= len(self.batches.images) or self.step == steps:
             total = float(logs["loss"]) * seen  # Keras's is the mean since the epoch began
-            if not np.isfinite(total):
-                raise Halt("The training has diverged: its loss is no number any more. Set a "
-                           "smaller LEARNING_RATE and run all cells again.")
             self.run.curve.append([len(self.run.loss) + self.step / steps,
                                    (total - self.total) / (seen - self.seen)])
             self.seen, self.total = seen, total
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"] + logs["val_loss"]):
+            raise Halt("The training has diverged: its loss is no number any more. Set a smaller "
+                       "LEARNING_RATE and run all cells again.")
         self.run.loss.append(float(logs["loss"]))
         self.run.psnr.append(float(-10 * np.log10(logs["val_loss"])))
         self.run.seconds.append(time.perf_counter() - self.started)
@@ -571,8 +574,8 @@ def _check_loss(model, noisy, clean):
     loss = model.evaluate(noisy, clean, return_dict=True, verbose=0)["loss"]
     expected = np.mean((model.predict_on_batch(noisy) - clean) ** 2)
     if not np.isclose(loss, expected, rtol=1e-3, equal_nan=True):
-        raise Halt('The PSNR is computed from the loss: compile with loss="mse", and let nothing '
-                   "else add to it.")
+        raise Halt('The PSNR is computed from the loss: compile with loss="mse", let nothing '
+                   "else add to it, and let layers make noise while training alone.")
 
 
 def _key(model, run, batches, validation):
@@ -602,7 +605,8 @@ def finished_runs(run, folder):
 
     Those are the checkpoints with the same data and settings, for each name the newest.
     """
-    paths = sorted(pathlib.Path(folder).glob("*.npz"), key=lambda path: path.stat().st_mtime)
+    paths = pathlib.Path(folder).glob(f"[!.]*-{16 * '?'}.npz")  # not what is being written
+    paths = sorted(paths, key=lambda path: path.stat().st_mtime)
     runs = [Run(**json.loads(str(_read(path)["run"]))) for path in paths]
     same = {each.model: each for each in runs  # in all fields from the data to the seed
             if each[1:8] == run[1:8] and len(each.loss) == each.epochs}
@@ -699,8 +703,8 @@ def require_trained(model, run):
                    "picture was written.")
     if not run.psnr[-1] > run.noisy_psnr:
         raise Halt(f"The network has not learned to denoise: {run.psnr[-1]:.2f} dB on the "
-                   f"validation images, {run.noisy_psnr:.2f} dB without it. Train it for longer. "
-                   "No picture was written.")
+                   f"validation images, {run.noisy_psnr:.2f} dB without it. Train it for longer, "
+                   "or with a smaller LEARNING_RATE if its loss has risen. No picture was written.")
 
 
 # ---- Trained weights -----------------------------------------------------------------------------
@@ -723,7 +727,7 @@ def load_reference(model, noise_std):
     """
     try:
         run = read_run(model.name)
-        model.trained = run.key
+        model.trained = "by something else"
         # A network without an optimizer, or Keras warns that the file has none.
         bare = keras.Model(model.input, model.output)
         bare.load_weights(WEIGHTS / f"{model.name}.weights.h5")
@@ -733,6 +737,7 @@ def load_reference(model, noise_std):
         if not abs(reached - run.picture_psnr) <= 0.01:
             raise ValueError(f"with them it brings noisy.png to {reached:.2f} dB, not to "
                              f"{run.picture_psnr:.2f} dB: they belong to another network")
+        model.trained = run.key
         return run
     except Exception as error:  # h5py and Keras raise errors of many kinds, some pages long
         reason = str(error).partition("\n")[0]
@@ -772,12 +777,14 @@ def open_picture(name):
     """Read the picture file `name`: PNG, JPEG, WebP, AVIF, GIF or BMP. Returns pixels and extras.
 
     The pixels are (height, width) if it is grey, (height, width, 2) with alpha, (height, width, 3)
-    if it has colours, (height, width, 4) with alpha; uint16 for 16-bit grey, else uint8, 16-bit
-    colours included. A palette is written out as colours, CMYK is converted to RGB. A photograph is
-    turned upright as its EXIF data say. Of several frames it is the first. A missing noisy.png is
-    made anew. The extras are a dict of the ICC profile and the resolution, for save_picture().
+    if it has colours, (height, width, 4) with alpha; uint16 for 16-bit grey, else uint8: 16-bit
+    colours and 16-bit grey with an alpha channel are read as 8 bits. A palette is written out as
+    colours, CMYK is converted to RGB. A photograph is turned upright as its EXIF data say. Of
+    several frames it is the first. A missing noisy.png is made anew. The extras are a dict of the
+    ICC profile and the resolution, for save_picture().
 
-    Raises Halt for a file that is missing, damaged, of another kind, or 16-bit grey with alpha.
+    Raises Halt for a file that is missing, damaged, of another kind, or 16-bit grey with one value
+    that is transparent.
     """
     path = pathlib.Path(os.path.expanduser(name))
     if str(name) == NOISY_PICTURE and not path.exists():
@@ -826,8 +833,8 @@ def _extras(picture):
 def save_picture(picture, path, **extras):
     """Write `picture` as the PNG file `path`, whole or not at all, with open_picture()'s extras.
 
-    It is uint8 or, grey alone, uint16, of a shape that denoise() takes. Raises Halt if it cannot be
-    written.
+    It is (height, width), uint8 or uint16, or (height, width, 2 to 4 channels), uint8. Raises Halt
+    if it cannot be written.
     """
     try:
         with atomic(pathlib.Path(path)) as temporary:
@@ -839,6 +846,7 @@ def save_picture(picture, path, **extras):
 # ---- Pictures: their noise, and without it -------------------------------------------------------
 
 WINDOW = 512  # pixels a side of what the network is shown at once, but for its margins
+NOISE_CROP = 1024  # pixels a side, of which the noise is estimated
 BRIGHTNESS = np.float32([0.299, 0.587, 0.114])  # JPEG's weights of red, green and blue
 
 
@@ -846,11 +854,12 @@ def estimate_noise(picture):
     """Estimate the standard deviation of Gaussian noise in a `picture`, in units of [0, 1].
 
     It is an array that denoise() takes. Returns a float: the median of the finest diagonal wavelet
-    coefficients (Donoho and Johnstone, Biometrika 1994). It looks at the brightness, since JPEG
-    smooths colours, and passes over what is flat. Fine texture counts as noise; noise that black
-    and white have cut off does not.
+    coefficients (Donoho and Johnstone, Biometrika 1994) in the middle of the picture. It looks at
+    the brightness, since JPEG smooths colours, and passes over what is flat. Fine texture counts as
+    noise; noise that black and white have cut off does not.
     """
-    values = to_float(_colours(picture))
+    top, left = (max(0, (side - NOISE_CROP) // 2) for side in picture.shape[:2])
+    values = to_float(_colours(picture[top:top + NOISE_CROP, left:left + NOISE_CROP]))
     weights = BRIGHTNESS if values.shape[2] == 3 else np.float32([1])
     details = np.abs(pywt.dwt2(values @ weights, "db2")[1][2])
     details = details[details > 1e-4]
@@ -930,11 +939,10 @@ def receptive_radius(model):
     It may have convolutions with stride 1 and same padding, each of which adds half of dilation ×
     (kernel size - 1), and layers that work on single pixels: five 3×3 convolutions see 5 far.
     """
-    if hasattr(model, "layers"):
-        return sum(map(receptive_radius, model.layers))  # which may be models again
     if hasattr(model, "kernel_size"):
         return (max(model.dilation_rate) * (max(model.kernel_size) - 1) + 1) // 2
-    return 0
+    parts = getattr(model, "layers", [getattr(model, "layer", None)])  # of models and wrappers
+    return sum(map(receptive_radius, filter(None, parts)))
 
 
 # ---- Figures: each returns after drawing, the notebook calls plt.show() --------------------------

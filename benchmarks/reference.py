@@ -18,7 +18,7 @@ from notebooks import NAMES
 def save(model, run, folder):
     """Write the weights and the history of a finished run into `folder`."""
     picture = common.denoise(model, common.noisy_picture())
-    run = run._replace(picture_psnr=common.psnr(common.clean_picture(), picture))
+    run = run._replace(picture_psnr=common.psnr(common.clean_picture(), picture), key="weights")
     # A network without an optimizer: the file would hold its state too.
     keras.Model(model.input, model.output).save_weights(folder / f"{model.name}.weights.h5")
     (folder / f"{model.name}.json").write_text(json.dumps(run._asdict()) + "\n", encoding="utf-8")

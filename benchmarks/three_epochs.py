@@ -61,7 +61,8 @@ def train(name, data):
 
 def measured():
     """Return what the CSV holds: {name: array of epoch, seconds and PSNR}."""
-    rows = list(csv.reader(MEASURED.read_text().splitlines()))[2:] if MEASURED.exists() else []
+    lines = MEASURED.read_text(encoding="utf-8").splitlines() if MEASURED.exists() else []
+    rows = list(csv.reader(lines))[2:]
     return {name: np.array([row[1:] for row in rows if row[0] == name], float)
             for name in dict.fromkeys(row[0] for row in rows)}
 

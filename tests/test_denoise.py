@@ -38,10 +38,11 @@ def test_no_seam_is_left_by_a_network_that_sees_further(monkeypatch):
     keras.utils.set_random_seed(0)
     block = keras.Sequential([layers.ReLU(), layers.Conv2D(8, 4, padding="same")])
     model = network_of(layers.Conv2D(8, 5, dilation_rate=2, padding="same"), block,
+                       layers.SpectralNormalization(layers.Conv2D(8, 3, padding="same")),
                        layers.BatchNormalization(),
                        layers.DepthwiseConv2D((1, 7), padding="same"),
                        layers.Conv2D(3, 1, padding="same"))
-    assert common.receptive_radius(model) == 4 + 2 + 3
+    assert common.receptive_radius(model) == 4 + 2 + 1 + 3
     image = random_image(40, 37, 3, dtype=np.float32)
     np.testing.assert_allclose(common.denoise(model, image), at_once(model, image),
                                rtol=0, atol=1e-5)
@@ -94,12 +95,6 @@ def noisy_photo(name, noise_std, grey=False):
     return clean, common.from_float(common.add_noise(clean, noise_std, seed=0))
 
 
-def test_strong_noise_is_taken_off_at_less_contrast(trained):
-    clean, noisy = noisy_photo("chelsea", 0.2)
-    assert (common.psnr(clean, common.denoise(trained, noisy, 2))
-            > common.psnr(clean, common.denoise(trained, noisy)) + 5)
-
-
 @pytest.mark.parametrize("photo, noise_std, expected", [
     ("chelsea", 0.05, 33.2), ("rocket", 0.02, 35.4), ("chelsea", 0.1, 30.4)])
 def test_weak_noise_in_grey_is_taken_off_at_full_contrast(photo, noise_std, expected):
@@ -116,9 +111,8 @@ def test_weak_noise_in_grey_is_taken_off_at_full_contrast(photo, noise_std, expe
                                   np.dstack([denoised] * 3))
 
 
-@pytest.mark.parametrize("noise_std", [0.02, 0.1, 0.2])
-@pytest.mark.parametrize("kind", ["png", "jpg"])
-@pytest.mark.parametrize("photo", common.TEST_PHOTOS)
+@pytest.mark.parametrize("photo, kind, noise_std", [
+    ("chelsea", "png", 0.02), ("chelsea", "jpg", 0.1), ("rocket", "png", 0.2)])
 def test_noise_is_estimated(photo, kind, noise_std):
     Image.fromarray(noisy_photo(photo, noise_std)[1]).save(f"noisy.{kind}", quality=92)
     picture, _ = common.open_picture(f"noisy.{kind}")

@@ -149,6 +149,12 @@ def test_what_is_not_the_bundle_leaves_nothing_and_can_be_corrected(alone, tmp_p
     assert upload(alone, pack(path)).returncode == 0
 
 
+def test_what_was_uploaded_without_an_archive_stays(alone):
+    line = halted(upload(alone, ROOT / "common.py", ROOT / "noisy.png"))
+    assert "not a zip file" in line and files_in(alone) == ["common.py", "noisy.png"]
+    assert run(alone, first_cells()).returncode == 0
+
+
 def test_another_common_is_recognised_and_not_replaced(alone, tmp_path):
     (alone / "common.py").write_text("BUNDLE = 'denoising coursework 0'")
     line = halted(upload(alone, pack(tmp_path / "a.zip")))
@@ -172,7 +178,7 @@ def test_first_cell_is_folded_and_colab_is_asked_for_a_gpu(name):
 
 @pytest.fixture
 def published():
-    """Publish a copy of the bundle in the test's folder, and return how to."""
+    """Publish a copy of the bundle in the test's folder."""
     for file in ("README.md", *(f"{name}.ipynb" for name in NAMES)):
         shutil.copy(ROOT / file, file)
     publish.publish("https://github.com/someone/else", "main")

@@ -25,6 +25,8 @@ def test_settings_are_the_assignments(name):
     settings = notebooks.settings(name)
     expected = {"NAME": name, "EPOCHS": 100, "BATCH_SIZE": 32, "NOISE_STD": 0.1}
     assert {key: settings[key] for key in expected} == expected
+    [cell] = [cell for cell in notebooks.code_cells(name) if 'NAME = "' in cell.source]
+    assert "parameters" in notebooks.tags(cell)  # for papermill
 
 
 def test_layers(name, model):

@@ -45,7 +45,7 @@ def test_reference_trains_nothing_and_is_not_trained_on(name, photographs, capsy
     assert capsys.readouterr().out.rstrip().endswith(str(run))
     assert not Path("checkpoints").exists()
     variables["TRAINING"] = "resume"
-    with pytest.raises(common.Halt, match="in another run: run all cells"):
+    with pytest.raises(common.Halt, match="trained before: run all cells"):
         notebooks.train(variables)
 
 
@@ -60,6 +60,8 @@ def test_weights_do_not_go_into_another_network():
     without_skip = keras.Model(model.input, model.get_layer("conv5").output, name="Model2")
     with pytest.raises(common.Halt, match="belong to another network"):
         common.load_reference(without_skip, 0.1)
+    with pytest.raises(common.Halt, match="built again"):
+        common.require_trained(without_skip, common.read_run("Model2"))
 
 
 @pytest.mark.parametrize("file, kept", [

@@ -30,8 +30,9 @@ def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
     ({"epochs": 0}, "EPOCHS.* is 0; it must be a whole number"), ({"epochs": 2.5}, "is 2.5"),
     ({"epochs": "ten"}, "is ten"), ({"batch_size": 0}, "BATCH_SIZE is 0"),
     ({"noise_std": 25}, "NOISE_STD is 25; .*25 / 255 = 0.098"), ({"noise_std": 0}, "is 0; "),
-    ({"noise_std": "0.1"}, "is '0.1'; "), ({"noise_std": float("nan")}, "is nan"), ({"name": "My model"}, "NAME is 'My model'.*spaces"),
-    ({"name": "Modèle"}, "NAME is 'Modèle'"), ({"name": ""}, "NAME is ''")])
+    ({"noise_std": "0.1"}, "is '0.1'; "), ({"noise_std": float("nan")}, "is nan"),
+    ({"name": "My model"}, "NAME is 'My model'.*spaces"), ({"name": "Modèle"}, "is 'Modèle'"),
+    ({"name": ""}, "NAME is ''")])
 def test_settings_that_cannot_be_used_are_refused_in_one_line(changed, reason):
     with pytest.raises(common.Halt, match=reason) as refusal:
         common.set_up(**GOOD | changed)

@@ -68,14 +68,14 @@ def timeless(run):
 
 
 @contextlib.contextmanager
-def stop_in(epoch, step):
-    """Raise KeyboardInterrupt, as Stop does, at this epoch and step (from 0)."""
+def stop_in(epoch, step, error=KeyboardInterrupt):
+    """Raise KeyboardInterrupt, as Stop does, or another error at this epoch and step (from 0)."""
     original = common.LiveDisplay.on_train_batch_end
 
     def stopping(self, batch, logs=None):
         original(self, batch, logs)
         if (self.epoch, self.step - 1) == (epoch, step):
-            raise KeyboardInterrupt
+            raise error
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common.LiveDisplay, "on_train_batch_end", stopping)
@@ -164,6 +164,16 @@ def test_stop_goes_back_and_the_run_goes_on_from_there(data, capsys):
     assert int(third.optimizer.iterations) == 6
 
 
+def test_an_error_takes_the_network_back_too(data, monkeypatch):
+    model = small_network()
+    with stop_in(epoch=1, step=1, error=MemoryError), pytest.raises(MemoryError):
+        train(model, data)
+    after_one = weights(model)
+    with stop_in(epoch=1, step=1):
+        train(model, data)
+    assert_same(weights(model), after_one)
+
+
 def test_stop_in_the_first_epoch_is_an_error_and_the_cell_can_run_again(data):
     model = small_network()
     before = weights(model)
@@ -205,11 +215,11 @@ def test_several_stops_in_a_kernel_end_the_queue_by_one_line():
 
 
 def test_everything_that_shapes_a_run_names_it(data):
-    def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0):
+    def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0, drawn=0):
         run = common.Run("Small", "few", 80, 8, epochs, batch_size, noise_std, seed, *8 * [None])
         clean = common.to_float(data.test)
         return common._key(model, run, common.Batches(data.train, batch_size, seed),
-                           (common.add_noise(clean, noise_std, seed), clean))
+                           (common.add_noise(clean, noise_std, drawn), clean))
 
     keys = [key(small_network()), key(notebooks.network("Model3")),
             key(notebooks.network("Model2")),
@@ -218,7 +228,7 @@ def test_everything_that_shapes_a_run_names_it(data):
             key(small_network(), epochs=3), key(small_network(), batch_size=16),
             key(small_network(), seed=1), key(small_network(noise_std=0.2)),
             key(small_network(rate=2e-3)), key(small_network(common.Muon)),
-            key(small_network(), noise_std=0.2), key(small_network(activation="relu")),
+            key(small_network(), drawn=1), key(small_network(activation="relu")),
             key(small_network(dilation_rate=2))]
     assert len(set(keys)) == len(keys)
     assert key(small_network()) == keys[0]
@@ -227,16 +237,17 @@ def test_everything_that_shapes_a_run_names_it(data):
 CONV = 'layers.Conv2D(64, 3, padding="same"'
 
 
+@pytest.mark.parametrize("name", notebooks.NAMES)
 @pytest.mark.parametrize("layer", [
     f"{CONV}, activation=layers.LeakyReLU())", f"keras.Sequential([{CONV}), layers.ReLU()])",
     f"layers.SpectralNormalization({CONV}))"])
-def test_names_that_keras_counts_begin_anew_with_the_build_cell(layer):
-    source = notebooks.code_with("Model1", "keras.Input(").replace(
+def test_names_that_keras_counts_begin_anew_with_the_build_cell(name, layer):
+    source = notebooks.code_with(name, "keras.Input(").replace(
         'layers.ReLU(name=f"relu{i}")', layer)
     assert layer in source
     networks = []
     for _ in range(2):
-        variables = {"keras": keras, "layers": keras.layers, "np": np, "NAME": "Model1", "SEED": 0,
+        variables = {"keras": keras, "layers": keras.layers, "np": np, "NAME": name, "SEED": 0,
                      "NOISE_STD": 0.1}
         exec(source, variables)
         networks.append(variables["model"])
@@ -248,11 +259,11 @@ def test_trained_network_is_not_taken_for_a_fresh_one(data):
     model = small_network()
     train(model, data)
     for change in ({"epochs": 3}, {"training": "restart"}):
-        with pytest.raises(common.Halt, match="in another run: run all cells"):
+        with pytest.raises(common.Halt, match="trained before: run all cells"):
             train(model, data, **change)
     shutil.rmtree("checkpoints")
     model.compile(optimizer=keras.optimizers.Adam(1e-3), loss="mse")
-    with pytest.raises(common.Halt, match="in another run: run all cells"):
+    with pytest.raises(common.Halt, match="trained before: run all cells"):
         train(model, data)
 
 
@@ -270,7 +281,7 @@ def test_fault_of_writing_is_a_clear_error_and_loses_one_epoch_at_most(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, function, failing)
-        with pytest.raises(common.Halt, match="Small-.* cannot be written: .*No space left"):
+        with pytest.raises(common.Halt, match="cannot be written to checkpoints: .*No space left"):
             train(small_network(), data)
     files = list(Path("checkpoints").glob("*"))
     assert len(files) == (number == 2)  # one trial, one epoch
@@ -278,7 +289,7 @@ def test_fault_of_writing_is_a_clear_error_and_loses_one_epoch_at_most(
 
 
 def test_a_folder_of_a_drive_that_is_not_mounted_is_not_made(data):
-    with pytest.raises(common.Halt, match=r"drive/kept/Small-.* cannot be written: .*No such file"):
+    with pytest.raises(common.Halt, match="written to drive/kept: .*No such file.*mount your Drive"):
         train(small_network(), data, folder="drive/kept")
     assert not Path("drive").exists()
 
@@ -307,13 +318,15 @@ def test_a_network_whose_code_has_changed_does_not_go_on(data, monkeypatch):
         model.compile(loss="mse")
         return model
 
-    train(network(), data)
-    assert len(train(network(), data).loss) == 2
+    run = train(network(), data)
+    assert train(network(), data) == run
     monkeypatch.setattr(Edited, "code", "sigmoid")
     changed = network()
     with pytest.raises(common.Halt, match='code .* has changed .*TRAINING = "restart".* all cells'):
         train(changed, data)
-    with pytest.raises(common.Halt, match="in another run: run all cells"):
+    with pytest.raises(common.Halt, match="built again"):
+        common.require_trained(changed, run)
+    with pytest.raises(common.Halt, match="trained before: run all cells"):
         train(changed, data, training="restart")
     assert len(train(network(), data, training="restart").loss) == 2
 
@@ -354,8 +367,12 @@ def test_what_does_not_fit_is_refused(data):
             train(small_network(**other), data)
     for same in ("mean_squared_error", keras.losses.MeanSquaredError()):
         assert train(small_network(loss=same), data, epochs=1).loss
-    with pytest.raises(common.Halt, match="validation images have other noise: run all cells"):
-        train(small_network(), data, NOISE_STD=0.2)
+    clean = common.to_float(data.test)
+    other = common.add_noise(clean, 0.2, 0), clean
+    for changed in ({"NOISE_STD": 0.2}, {"validation": other},
+                    {"NOISE_STD": 0.2, "validation": other}):
+        with pytest.raises(common.Halt, match="validation images have other noise: run all cells"):
+            train(small_network(), data, **changed)
     with pytest.raises(common.Halt, match="not been compiled: run all cells"):
         train(network_of(keras.layers.ReLU()), data)
 
@@ -397,7 +414,8 @@ def test_only_the_network_that_has_learned_writes_pictures(data):
 
 
 def test_the_curve_shows_the_loss_of_the_batches(data):
-    model = small_network(rate=0.0, noise_std=0.0)
+    model = network_of(keras.layers.Conv2D(3, 3, padding="same"))
+    model.compile(optimizer=keras.optimizers.Adam(0.0), loss="mse")
     run = train(model, data)
     batches, expected = common.Batches(data.train, 32, 0), []
     for epoch in range(2):
@@ -438,8 +456,7 @@ def set_nothing(self, value):
 
 
 @same_sums
-@pytest.mark.parametrize("order", [1, -1])
-def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data, order):
+def test_live_display_shows_the_run_and_changes_nothing_wherever_it_stands(monkeypatch, data):
     plain, shown = (built("Model3", data, folder) for folder in ("a", "b"))
     expected = notebooks.train(plain)
     crops, denoise = [], common.denoise
@@ -450,7 +467,7 @@ def test_live_display_shows_the_run_and_changes_nothing(monkeypatch, data, order
                             raising=False)
     fit = shown["model"].fit
     shown["model"].fit = lambda *args, callbacks, **options: fit(
-        *args, callbacks=callbacks[::order], **options)
+        *args, callbacks=callbacks[::-1], **options)
     run = notebooks.train(shown)
     status, figure = handles
     assert status.updates[0] == "0 of 2 epochs done"
