@@ -289,7 +289,7 @@ def test_fault_of_writing_is_a_clear_error_and_loses_one_epoch_at_most(
 
 
 def test_a_folder_of_a_drive_that_is_not_mounted_is_not_made(data):
-    with pytest.raises(common.Halt, match="written to drive/kept: .*No such file.*mount your Drive"):
+    with pytest.raises(common.Halt, match="to drive/kept: .*No such file.*mount your Drive"):
         train(small_network(), data, folder="drive/kept")
     assert not Path("drive").exists()
 
