@@ -18,6 +18,8 @@ NOTEBOOKS = Model1 Model2 Model3  # the last one compares them
 EXECUTE = .venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
 	--ExecutePreprocessor.record_timing=False
 
+unexport MPLBACKEND  # another one than Jupyter's leaves notebooks without figures
+
 .PHONY: run test notebooks results publish bundle benchmark recipe three_epochs seeds exercises \
 	teeth cifar10
 

@@ -86,9 +86,17 @@ def atomic(path):
     temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(source, target):
+    for seconds in (0.1, 0.5, 2):
+        with contextlib.suppress(PermissionError):  # on Windows, while another program looks at it
+            return os.replace(source, target)
+        time.sleep(seconds)
+    return os.replace(source, target)
 
 
 # ---- Settings ------------------------------------------------------------------------------------
@@ -100,18 +108,20 @@ QUICK = os.environ.get("DENOISE_QUICK", "0") not in ("", "0")
 QUICK_EPOCHS, QUICK_TRAIN_IMAGES, QUICK_TEST_IMAGES = 2, 1600, 200
 
 
-def set_up(name, epochs, batch_size, noise_std):
+def set_up(name, epochs, batch_size, noise_std, seed):
     """Check the settings, and print the versions, the device and the kind of run.
 
     Returns the number of epochs to train: `epochs`, or DENOISE_EPOCHS in its place; a quick run
     has QUICK_EPOCHS at most. Raises Halt for a setting that cannot be used.
     """
-    epochs = str(os.environ.get("DENOISE_EPOCHS") or epochs)
+    epochs = os.environ.get("DENOISE_EPOCHS") or epochs
+    epochs = int(epochs) if str(epochs).isdecimal() else epochs
     if not re.fullmatch(r"[\w-]+", str(name), re.ASCII):
         raise Halt(f"NAME is {name!r}; it may hold letters, digits, - and _, and no spaces.")
-    for setting, value in {"EPOCHS (or DENOISE_EPOCHS)": epochs, "BATCH_SIZE": batch_size}.items():
-        if not str(value).isdecimal() or int(value) < 1:
-            raise Halt(f"{setting} is {value}; it must be a whole number of at least 1.")
+    for setting, value, least in (("EPOCHS (or DENOISE_EPOCHS)", epochs, 1),
+                                  ("BATCH_SIZE", batch_size, 1), ("SEED", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise Halt(f"{setting} is {value!r}; it must be a whole number of at least {least}.")
     if not (isinstance(noise_std, (int, float)) and 0 < noise_std <= 1):
         raise Halt(f"NOISE_STD is {noise_std!r}; it is meant for pixels from 0 to 1, so it must "
                    "lie between them: 25 of 255 is 25 / 255 = 0.098.")
@@ -119,7 +129,7 @@ def set_up(name, epochs, batch_size, noise_std):
     if QUICK:
         print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
               "It shows that the notebook works, not what the network can do.")
-    return min(int(epochs), QUICK_EPOCHS) if QUICK else int(epochs)
+    return min(epochs, QUICK_EPOCHS) if QUICK else epochs
 
 
 def describe_backend():
@@ -427,7 +437,7 @@ class Checkpoints(keras.callbacks.Callback):
     and the file that it has is replaced when its first epoch has finished.
 
     `run` is the Run, and `epoch` is for fit()'s `initial_epoch`. fit() goes into a `with` block of
-    the checkpoints: if Stop ends it, the network is taken back to its last finished epoch. It takes
+    the checkpoints: whatever ends it, the network is then that of the last finished epoch. It takes
     the same batches, with shuffle=False since they are in their order, and the same validation.
 
     Raises Halt for what does not fit together: another loss or `training`, other noise in
@@ -513,11 +523,9 @@ class Checkpoints(keras.callbacks.Callback):
         return self
 
     def __exit__(self, kind, error, trace):
-        if kind is None:
-            return False
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # several clicks end as one does
         try:
-            self.go_back()
+            self.go_back()  # after another callback has put in other weights, too
             if self.display:
                 self.display.show()
         finally:
@@ -653,9 +661,6 @@ class LiveDisplay(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.reached = f"   PSNR {-10 * np.log10(logs['val_loss']):.2f} dB"
         self._write(self._progress(logs["loss"]))
-
-    def on_train_end(self, logs=None):
-        self.show()
 
     def show(self):
         """Show the run as it was kept last."""
@@ -969,6 +974,7 @@ class _Pictures(_Figure):
         display(ShownImage(_encoded(self, "jpeg", pil_kwargs={"quality": 90})))
 
 
+@default_style
 def _encoded(figure, file_format, **options):
     file = io.BytesIO()
     figure.savefig(file, format=file_format, dpi=DPI, **options)

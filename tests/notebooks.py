@@ -60,8 +60,8 @@ def epochs(name):
     """Return and check the number of epochs that the notebook `name` would train now."""
     import common
 
-    chosen = settings(name)
-    return common.set_up(*(chosen[key] for key in ("NAME", "EPOCHS", "BATCH_SIZE", "NOISE_STD")))
+    names = ("NAME", "EPOCHS", "BATCH_SIZE", "NOISE_STD", "SEED")
+    return common.set_up(*map(settings(name).get, names))
 
 
 def built(name, data, epochs, folder=ROOT, **changed):

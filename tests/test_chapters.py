@@ -9,7 +9,6 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import skimage.transform
 import skimage.util
 
 import common
@@ -154,24 +153,6 @@ def test_kinds_of_noise_have_the_same_error(few):
     assert list(noises) == ["Gaussian", "impulse", "Poisson", "speckle"]
     for kind, images in noises.items():
         assert np.mean((images - few.test) ** 2) == pytest.approx(0.01, rel=0.03), kind
-
-
-def test_deformations_draw_where_they_should_and_are_undone():
-    height, width = 90, 120
-    rows, columns = np.mgrid[:height, :width]
-    photo = np.stack([rows / height, columns / width, rows * columns / height / width], axis=2)
-    variables = {"np": np, "plt": plt, "common": common, "warp": skimage.transform.warp,
-                 "photo": photo, "height": height, "width": width}
-    exec(code_with("Model1", "def bend("), variables)
-    exec(code_with("Model1", "curves = {"), variables)
-    plt.close()
-    assert list(variables["bent"]) == ["barrel", "pincushion", "fisheye"]
-    edge = {name: image[45, 0].any() for name, image in variables["bent"].items()}
-    assert edge == {"barrel": False, "pincushion": True, "fisheye": False}
-    inside = np.s_[20:70, 30:90]
-    for name, image in variables["bent"].items():
-        assert np.abs(image - photo)[inside].max() > 0.02, name
-        assert np.abs(variables["undone"][f"{name}, undone"] - photo)[inside].max() < 0.003, name
 
 
 REACH = {"2 fewer layers": 4, "2 four layers": 4, "3 see further": 9}

@@ -2,6 +2,7 @@
 
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -145,7 +146,11 @@ def half():
 
 
 def deep_with_alpha():
-    Image.fromarray(DEEP).save("picture", "PNG", transparency=7)
+    saved(DEEP, "deep.png")
+    content = pathlib.Path("deep.png").read_bytes()
+    chunk, place = b"tRNS\0\7", content.index(b"IDAT") - 4
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    pathlib.Path("picture").write_bytes(content[:place] + chunk + content[place:])
 
 
 @pytest.mark.parametrize("make, reason", [
@@ -174,6 +179,21 @@ def test_full_disk_leaves_the_old_result_and_no_remains(monkeypatch):
             common.save_picture(GREY, "out.png")
     assert [path.name for path in pathlib.Path().iterdir()] == ["out.png"]
     np.testing.assert_array_equal(common.open_picture("out.png")[0], COLOUR)
+
+
+def test_a_file_that_another_program_looks_at_is_waited_for(monkeypatch):
+    replace, tries = common.os.replace, []
+
+    def busy(*paths):
+        tries.append(paths)
+        if len(tries) < 3:
+            raise PermissionError(13, "Access is denied")
+        replace(*paths)
+
+    monkeypatch.setattr(common.os, "replace", busy)
+    monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
+    common.save_picture(COLOUR, "out.png")
+    assert [path.name for path in pathlib.Path().iterdir()] == ["out.png"]
 
 
 def test_of_two_that_write_one_file_the_last_wins_whole():

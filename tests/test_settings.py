@@ -11,7 +11,7 @@ import pytest
 import common
 import notebooks
 
-GOOD = {"name": "Model1", "epochs": 100, "batch_size": 32, "noise_std": 0.1}
+GOOD = {"name": "Model1", "epochs": 100, "batch_size": 32, "noise_std": 0.1, "seed": 0}
 
 
 def test_without_variables_the_run_is_the_real_one(capsys):
@@ -28,7 +28,8 @@ def test_epochs_from_outside_replace_the_notebooks(monkeypatch):
 
 @pytest.mark.parametrize("changed, reason", [
     ({"epochs": 0}, "EPOCHS.* is 0; it must be a whole number"), ({"epochs": 2.5}, "is 2.5"),
-    ({"epochs": "ten"}, "is ten"), ({"batch_size": 0}, "BATCH_SIZE is 0"),
+    ({"epochs": "ten"}, "is 'ten'"), ({"batch_size": 0}, "BATCH_SIZE is 0"),
+    ({"batch_size": "32"}, "BATCH_SIZE is '32'"), ({"seed": -1}, "SEED is -1; .*at least 0"),
     ({"noise_std": 25}, "NOISE_STD is 25; .*25 / 255 = 0.098"), ({"noise_std": 0}, "is 0; "),
     ({"noise_std": "0.1"}, "is '0.1'; "), ({"noise_std": float("nan")}, "is nan"),
     ({"name": "My model"}, "NAME is 'My model'.*spaces"), ({"name": "Modèle"}, "is 'Modèle'"),
