@@ -36,7 +36,7 @@ def test_enough_cells_are_compared_and_each_has_something_to_compare(name):
 
 def test_recorded_run_is_a_real_one(name):
     [cell] = [cell for cell in code_cells(name) if "model.fit(" in cell.source]
-    found = re.search(r"Epoch (\d+) of \1 on CIFAR-10 \(([\d,]+) training images\)",
+    found = re.search(r"Epoch (\d+) of \1 on CIFAR-10 \(([\d,]+) training images, ",
                       printed(cell))
     assert found, f"{name}.ipynb does not hold a real run on CIFAR-10: {printed(cell)}"
     epochs, images = (int(number.replace(",", "")) for number in found.groups())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -239,6 +240,7 @@ def test_stop_in_a_kernel_ends_the_queue_by_one_line():
     assert line.startswith("Halt: Stopped in the first epoch") and "\n" not in line
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_everything_that_shapes_a_run_names_it(data):
     def key(model, data=data, epochs=2, batch_size=32, noise_std=0.1, seed=0, drawn=0):
         run = common.Run("Small", "few", 80, 8, epochs, batch_size, noise_std, seed, *8 * [None])
@@ -256,6 +258,11 @@ def test_everything_that_shapes_a_run_names_it(data):
             key(small_network(), drawn=1), key(small_network(activation="relu")),
             key(small_network(dilation_rate=2))]
     assert len(set(keys)) == len(keys)
+    lambdas = []
+    for name in "ab":
+        Path(f"{name}.py").write_text(f"# {name}\n" * ord(name) + "same = lambda x: x\n")
+        lambdas.append(runpy.run_path(f"{name}.py")["same"])
+    assert len({key(small_network(activation=each)) for each in lambdas}) == 1
     assert key(small_network()) == keys[0]
 
 
@@ -423,7 +430,7 @@ def test_run_says_what_it_was(data, capsys):
     assert run.noisy_psnr == common.psnr(clean, noisy)
     denoised = variables["model"].predict(noisy, verbose=0)
     assert run.psnr == [pytest.approx(common.psnr(clean, denoised), abs=2e-4)]
-    assert "Epoch 1 of 1 on photographs (80 training images), after 0:00:" in str(run)
+    assert "Epoch 1 of 1 on photographs (80 training images, seed 0), after 0:00:" in str(run)
     assert f"PSNR {run.psnr[0]:.2f} dB on 8 validation images" in str(run)
 
 
