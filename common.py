@@ -15,7 +15,6 @@ import logging
 import os
 import pathlib
 import re
-import secrets
 import signal
 import socket
 import sys
@@ -23,16 +22,14 @@ import time
 import warnings
 from typing import NamedTuple
 
-import IPython
+import IPython.display
 import matplotlib.pyplot as plt
 import numpy as np
 import pywt
 import skimage.data
 import skimage.metrics
-from IPython.display import Image as ShownImage
 from IPython.display import display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageOps
 
 # ---- Keras ---------------------------------------------------------------------------------------
@@ -83,7 +80,7 @@ def atomic(path):
     A block that fails leaves `path` as it was, and nothing else. Of several that write to the same
     `path` at once, the last one wins whole.
     """
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{time.time_ns()}.{path.name}")
     try:
         yield temporary
         _replace(temporary, path)
@@ -695,7 +692,7 @@ class LiveDisplay(keras.callbacks.Callback):
         if not self.in_notebook:
             return
         started = time.perf_counter()
-        self.figure.update(ShownImage(_progress_figure(
+        self.figure.update(IPython.display.Image(_progress_figure(
             self.checkpoints.run, denoise(self.checkpoints.model, self.crop))))
         now = time.perf_counter()
         self.next_figure = now + 50 * (now - started)  # so that it takes 2 % of the time
@@ -974,7 +971,7 @@ class _Pictures(_Figure):
     """A figure that notebooks embed as JPEG: a noisy picture takes ten times the room as PNG."""
 
     def _ipython_display_(self):
-        display(ShownImage(_encoded(self, "jpeg", pil_kwargs={"quality": 90})))
+        display(IPython.display.Image(_encoded(self, "jpeg", pil_kwargs={"quality": 90})))
 
 
 @default_style
@@ -1098,7 +1095,7 @@ def draw_psnr(axes, run, label=None):
 def _mark_epochs(axes):
     last = np.ceil(max(np.max(line.get_xdata(), initial=1) for line in axes.lines))
     axes.set(xlabel="epoch", xlim=(0, 1.02 * last))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
 
 

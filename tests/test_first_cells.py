@@ -17,7 +17,7 @@ import pytest
 
 import common
 import publish
-from notebooks import NAMES, ROOT, cells, code_cells, code_with
+from notebooks import NAMES, ROOT, cells, code_cells
 
 COLAB = """
 import os, shutil, sys, types
@@ -99,14 +99,6 @@ def test_locally_one_line_says_what_is_missing_where_and_what_to_do(alone):
     assert line.endswith("then run this cell again.") and not files_in(alone)
 
 
-def test_the_line_is_all_that_a_notebook_shows():
-    variables = {}
-    source = code_with("Model1", "class Halt").partition("class Halt")[2].partition("if not")[0]
-    exec(f"class Halt{source}", variables)
-    for halt in (variables["Halt"], common.Halt):
-        assert halt("so")._render_traceback_() == ["Halt: so"]
-
-
 def test_colab_uploads_the_archive_and_goes_on(alone, tmp_path):
     (tmp_path / "cat.jpg").write_bytes(b"a picture")
     archive = pack(tmp_path / "bundle (1).zip", {"__MACOSX/._common.py": b"", "evil.py": b""})
@@ -162,12 +154,6 @@ def test_another_common_is_recognised_and_not_replaced(alone, tmp_path):
     assert files_in(alone) == ["common.py"]
 
 
-def test_notebooks_and_helper_are_of_one_version(name):
-    assert f'BUNDLE = "{common.BUNDLE}"' in code_cells(name)[0].source
-    assert (ROOT / "common.py").read_text(encoding="utf-8").endswith(
-        f'\nBUNDLE = "{common.BUNDLE}"\n')
-
-
 def test_first_cell_is_folded_and_colab_is_asked_for_a_gpu(name):
     notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
     assert notebook.metadata["accelerator"] == "GPU"
@@ -213,8 +199,7 @@ def test_another_server_needs_no_badge(published):
 
 
 @pytest.mark.parametrize("address, branch", [
-    ("", "main"), ("github.com/a/b", "main"), ("https://example.org/a/b", "main"),
-    ("https://github.com/a/b/blob/main", "main"), ("https://github.com/a/b", ""),
+    ("", "main"), ("https://example.org/a/b", "main"), ("https://github.com/a/b", ""),
     ("https://github.com/a/b", "a b"), ('https://example.org/".zip', "main")])
 def test_what_is_no_address_is_refused(address, branch):
     with pytest.raises(SystemExit, match="https://github.com/OWNER/REPOSITORY.*zip"):
