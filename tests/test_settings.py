@@ -40,12 +40,14 @@ def test_settings_that_cannot_be_used_are_refused_in_one_line(changed, reason):
     assert "\n" not in str(refusal.value)
 
 
-def test_quick_run_is_short_and_writes_under_build_alone(monkeypatch, tmp_path):
+def test_quick_run_is_short_and_writes_under_build_alone(name, monkeypatch, tmp_path):
     monkeypatch.setattr(common, "QUICK", True)
     monkeypatch.setenv("DENOISE_EPOCHS", "50")
-    assert common.set_up(**GOOD) == common.QUICK_EPOCHS
-    for name in ("checkpoints", tmp_path / "drive" / "checkpoints"):
-        assert common.output_path(name) == pathlib.Path("build/checkpoints")
+    for folder in ("checkpoints", tmp_path / "drive" / "checkpoints"):
+        variables = {"common": common, **notebooks.settings(name), "CHECKPOINTS": folder}
+        exec(notebooks.code_with(name, "common.set_up("), variables)
+        assert variables["EPOCHS"] == common.QUICK_EPOCHS
+        assert variables["CHECKPOINTS"] == pathlib.Path("build/checkpoints")
 
 
 def test_environment_is_obeyed_by_a_new_process(tmp_path):
