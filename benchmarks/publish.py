@@ -46,7 +46,9 @@ def publish(url, branch):
     heading, text = BADGE.sub("", readme.read_text(encoding="utf-8")).split("\n", 1)
     badges = "".join(badges) + "\n" * any(badges)
     readme.write_text(f"{heading}\n\n{badges}{text.lstrip()}", encoding="utf-8")
-    print(f"The notebooks and README.md now name {archive}. Commit and push them.")
+    print(f"The notebooks now fetch {archive}. "
+          + ("They and README.md have badges: commit and push them." if found else
+             "Put build/bundle.zip there, and give these notebooks to the students."))
 
 
 if __name__ == "__main__":
