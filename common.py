@@ -516,6 +516,15 @@ class Checkpoints(keras.callbacks.Callback):
         self.model.trained = self.run.key if self.run.loss else None
         for i, variable in enumerate(self._variables()):
             variable.assign(self.kept[f"variable{i:03d}"])
+        self._set_noise(len(self.run.loss))  # JAX has let go of all that a step was working on
+        self.model.reset_metrics()
+
+    def _set_noise(self, epoch):
+        generators = [variable for variable in self.model.variables
+                      if variable.path.endswith("seed_generator_state")]
+        for i, state in enumerate(generators):  # so the noise is no part of what is kept
+            rng = np.random.default_rng([self.batches.seed, epoch, i])
+            state.assign(rng.integers(2**31, size=2))
 
     def __enter__(self):
         return self
@@ -544,11 +553,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.model.trained, self.started, self.step = self.run.key, time.perf_counter(), 0
         self.seen, self.total = 0, 0.0  # images and the sum of their losses at the last point
         self.batches.shuffle(epoch)  # fit() starts the threads that make batches after this
-        generators = [variable for variable in self.model.variables
-                      if variable.path.endswith("seed_generator_state")]
-        for i, state in enumerate(generators):  # so the noise is no part of what is kept
-            rng = np.random.default_rng([self.batches.seed, epoch, i])
-            state.assign(rng.integers(2**31, size=2))
+        self._set_noise(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
         steps = len(self.batches)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import queue
 import runpy
 import shutil
 import signal
@@ -216,27 +217,27 @@ import sys
 sys.path[:0] = {path}
 import test_training
 data = test_training.common._photographs()
-test_training.train(test_training.small_network(), data, batch_size=1)
+test_training.train(test_training.small_network(), data, epochs=20, batch_size=1)
 """
 
 
-def test_stop_in_a_kernel_ends_the_queue_by_one_line():
+def test_stop_in_a_kernel_is_an_error_of_one_line():
     manager, client = jupyter_client.manager.start_new_kernel()
     try:
         path = [str(notebooks.ROOT), str(notebooks.ROOT / "tests")]
         training = client.execute(IN_A_KERNEL.format(path=path))
-        behind = client.execute("1 + 1")
-        while "Epoch 1/2, step" not in str(client.get_iopub_msg(timeout=120)["content"]):
+        while "Epoch 1/20, step" not in str(client.get_iopub_msg(timeout=120)["content"]):
             pass
         manager.interrupt_kernel()
-        replies = {}
-        while not {training, behind} <= replies.keys():
-            reply = client.get_shell_msg(timeout=60)
-            replies[reply["parent_header"]["msg_id"]] = reply["content"]
+        reply = {"parent_header": {"msg_id": None}}
+        while reply["parent_header"]["msg_id"] != training:
+            try:
+                reply = client.get_shell_msg(timeout=5)
+            except queue.Empty:  # JAX sometimes swallows a click
+                manager.interrupt_kernel()
     finally:
         manager.shutdown_kernel(now=True)
-    assert replies[behind]["status"] == "aborted"
-    [line] = replies[training]["traceback"]
+    [line] = reply["content"]["traceback"]
     assert line.startswith("Halt: Stopped in the first epoch") and "\n" not in line
 
 
