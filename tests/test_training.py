@@ -232,7 +232,7 @@ def test_stop_in_a_kernel_is_an_error_of_one_line():
         reply = {"parent_header": {"msg_id": None}}
         while reply["parent_header"]["msg_id"] != training:
             try:
-                reply = client.get_shell_msg(timeout=5)
+                reply = client.get_shell_msg(timeout=2)
             except queue.Empty:  # JAX sometimes swallows a click
                 manager.interrupt_kernel()
     finally:
