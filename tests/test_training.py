@@ -217,6 +217,7 @@ import sys
 sys.path[:0] = {path}
 import test_training
 data = test_training.common._photographs()
+data = data._replace(train=data.train.repeat(8, axis=0))  # an epoch that lasts
 test_training.train(test_training.small_network(), data, epochs=20, batch_size=1)
 """
 
