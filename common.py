@@ -437,9 +437,10 @@ class Checkpoints(keras.callbacks.Callback):
     the checkpoints: whatever ends it, the network is then that of the last finished epoch. It takes
     the same batches, with shuffle=False since they are in their order, and the same validation.
 
-    Raises Halt for what does not fit together: another loss or `training`, other noise in
-    `validation`, a network that another run has trained or whose code has changed since; and, here
-    and in fit(), where the file cannot be read or written.
+    Raises Halt for what does not fit together: another loss or `training`, other noise in `model`
+    or `validation`, a network that has been trained before or whose code has changed since; for a
+    file that cannot be read or written, here and in fit(); and in fit(), for a loss that is no
+    number and for an `initial_epoch` other than `epoch`.
     """
 
     def __init__(self, model, batches, validation, *, data, epochs, noise_std, training="resume",
@@ -636,7 +637,7 @@ class LiveDisplay(keras.callbacks.Callback):
     def __init__(self, checkpoints, picture):
         super().__init__()
         self.checkpoints = checkpoints
-        checkpoints.display = self  # which shows it once more after a Stop
+        checkpoints.display = self  # which shows it once more when fit() has ended
         self.crop = picture[_crop(picture.shape)]
         self.in_notebook = IPython.get_ipython() is not None
         if self.in_notebook:
