@@ -28,7 +28,6 @@ import numpy as np
 import pywt
 import skimage.data
 import skimage.metrics
-from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
@@ -37,28 +36,18 @@ from PIL import Image, ImageOps
 # It is imported without the chatter of its backend, and set up the same for all users.
 
 
-@contextlib.contextmanager
-def _silenced_stderr():
-    """Drop what native code writes to the process's standard error.
-
-    TensorFlow prints lines about oneDNN and CUDA while it starts, past Python and whatever its
-    own log level is. Exceptions are not affected.
-    """
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _silenced_stderr():
+# TensorFlow prints about oneDNN and CUDA past Python, whatever its own log level is.
+_stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_nowhere, 2)
+try:
     import keras
 
     GPUS = [device for device in keras.distribution.list_devices() if not device.startswith("cpu")]
+finally:
+    os.dup2(_stderr, 2)
+    os.close(_stderr)
+    os.close(_nowhere)
 keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
 # TensorFlow warns when it traces anew, as it has to for each new network and size of picture.
 logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
@@ -437,8 +426,8 @@ class Checkpoints(keras.callbacks.Callback):
     the checkpoints: whatever ends it, the network is then that of the last finished epoch. It takes
     the same batches, with shuffle=False since they are in their order, and the same validation.
 
-    Raises Halt for what does not fit together: another loss or `training`, other noise in `model`
-    or `validation`, a network that has been trained before or whose code has changed since; for a
+    Raises Halt for what does not fit together: another loss or `training`, other noise in
+    `validation`, a network that has been trained before or whose code has changed since; for a
     file that cannot be read or written, here and in fit(); and in fit(), for a loss that is no
     number and for an `initial_epoch` other than `epoch`.
     """
@@ -456,11 +445,9 @@ class Checkpoints(keras.callbacks.Callback):
         self.run = Run(model.name, data, len(batches.images), len(clean), epochs,
                        batches.batch_size, noise_std, batches.seed, psnr(clean, noisy),
                        datetime.date.today().isoformat(), describe_backend(), [], [], [], [])
-        layers = [each for each in model.layers if isinstance(each, keras.layers.GaussianNoise)]
-        if (any(layer.stddev != noise_std for layer in layers)
-                or abs(self.run.noisy_psnr + 20 * np.log10(noise_std)) > 0.5):
-            raise Halt(f"NOISE_STD is {noise_std}, but the network or the validation images have "
-                       "other noise: run all cells.")
+        if abs(self.run.noisy_psnr + 20 * np.log10(noise_std)) > 0.5:
+            raise Halt(f"NOISE_STD is {noise_std}, but the validation images have other noise: "
+                       "run all cells.")
         model.optimizer.build(model.trainable_variables)
         self.run = self.run._replace(key=_key(model, self.run, batches, validation))
         self.path = pathlib.Path(folder, f"{model.name}-{self.run.key}.npz")
@@ -630,8 +617,8 @@ def finished_runs(run, folder):
 class LiveDisplay(keras.callbacks.Callback):
     """Shows a run while it trains: how far it is, its curve, and a crop of `picture` denoised.
 
-    `checkpoints` keep the run; `picture` is one that denoise() takes. Outside a notebook, it prints
-    a line an epoch and draws nothing.
+    `checkpoints` keep the run, and stand before it among fit()'s callbacks; `picture` is one that
+    denoise() takes.
     """
 
     def __init__(self, checkpoints, picture):
@@ -639,10 +626,9 @@ class LiveDisplay(keras.callbacks.Callback):
         self.checkpoints = checkpoints
         checkpoints.display = self  # which shows it once more when fit() has ended
         self.crop = picture[_crop(picture.shape)]
-        self.in_notebook = IPython.get_ipython() is not None
-        if self.in_notebook:
-            self.text, self.figure = (display({"text/plain": ""}, raw=True, display_id=True)
-                                      for _ in range(2))
+        self.text, self.figure = (IPython.display.DisplayHandle() for _ in range(2))
+        for place in (self.text, self.figure):
+            place.display(_Text())
         self.begun = self.started = None  # epochs done and the time, when the first step was done
         self.reached = ""  # the last PSNR
         self.next_text = self.next_figure = 0.0
@@ -651,57 +637,51 @@ class LiveDisplay(keras.callbacks.Callback):
         self.show()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch, self.step, self.steps = epoch, 0, len(self.checkpoints.batches)
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        self.step = min(self.step + self.checkpoints.steps_per_call, self.steps)
         now = time.perf_counter()
         if self.started is None:  # not before: the first step compiles
             self.begun, self.started = self._done(), now
-        if self.in_notebook and now > self.next_text:
+        if now > self.next_text:
             self.next_text = now + 1
-            self._write(self._progress(logs["loss"]))
+            self._tell(logs["loss"])
         if now > self.next_figure:
             self._draw()
 
     def on_epoch_end(self, epoch, logs=None):
         self.reached = f"   PSNR {-10 * np.log10(logs['val_loss']):.2f} dB"
-        self._write(self._progress(logs["loss"]))
+        self._tell(logs["loss"])
 
     def show(self):
         """Show the run as it was kept last."""
         run = self.checkpoints.run
-        if self.in_notebook:
-            self._write(f"{len(run.loss)} of {run.epochs} epochs done")
+        self.text.update(_Text(f"{len(run.loss)} of {run.epochs} epochs done"))
         self._draw()
         self.next_figure = time.perf_counter() + 3  # the first one compiled: its time says nothing
 
-    def _progress(self, loss):
+    def _done(self):
+        return self.epoch + self.checkpoints.step / len(self.checkpoints.batches)
+
+    def _tell(self, loss):
         epochs, done = self.checkpoints.run.epochs, self._done()
-        text = (f"Epoch {self.epoch + 1}/{epochs}, step {self.step:,}/{self.steps:,}   "
-                f"loss {loss:.6f}{self.reached}")
+        text = (f"Epoch {self.epoch + 1}/{epochs}, step {self.checkpoints.step:,}/"
+                f"{len(self.checkpoints.batches):,}   loss {loss:.6f}{self.reached}")
         if done > self.begun:
             an_epoch = (time.perf_counter() - self.started) / (done - self.begun)
             text += f"   {datetime.timedelta(seconds=round(an_epoch * (epochs - done)))} h left"
-        return text
-
-    def _done(self):
-        return self.epoch + self.step / self.steps
-
-    def _write(self, text):
-        if self.in_notebook:
-            self.text.update({"text/plain": text}, raw=True)
-        else:
-            print(text, flush=True)
+        self.text.update(_Text(text))
 
     def _draw(self):
-        if not self.in_notebook:
-            return
         started = time.perf_counter()
         self.figure.update(IPython.display.Image(_progress_figure(
             self.checkpoints.run, denoise(self.checkpoints.model, self.crop))))
         now = time.perf_counter()
         self.next_figure = now + 50 * (now - started)  # so that it takes 2 % of the time
+
+
+class _Text(str):
+    __repr__ = str.__str__  # shown without quotes
 
 
 def require_trained(model, run):
@@ -785,17 +765,16 @@ def noisy_picture():
 
 
 def open_picture(name):
-    """Read the picture file `name`: PNG, JPEG, WebP, AVIF, GIF or BMP. Returns pixels and extras.
+    """Read the picture file `name`: PNG, JPEG, WebP, AVIF, GIF or BMP. Returns pixels and profile.
 
     The pixels are (height, width) if it is grey, (height, width, 2) with alpha, (height, width, 3)
     if it has colours, (height, width, 4) with alpha; uint16 for 16-bit grey, else uint8: 16-bit
-    colours and 16-bit grey with an alpha channel are read as 8 bits. A palette is written out as
-    colours, CMYK is converted to RGB. A photograph is turned upright as its EXIF data say. Of
-    several frames it is the first. A missing noisy.png is made anew. The extras are a dict of the
-    ICC profile and the resolution, for save_picture().
+    colours and 16-bit grey with alpha are read as 8 bits, and one transparent value of 16-bit grey
+    is not kept. A palette is written out as colours, CMYK is converted to RGB. A photograph is
+    turned upright as its EXIF data say. Of several frames it is the first. A missing noisy.png is
+    made anew. The profile is its ICC profile, bytes or None, for save_picture().
 
-    Raises Halt for a file that is missing, damaged, of another kind, or 16-bit grey with one value
-    that is transparent.
+    Raises Halt for a file that is missing, damaged or of another kind.
     """
     path = pathlib.Path(os.path.expanduser(name))
     if str(name) == NOISY_PICTURE and not path.exists():
@@ -807,7 +786,8 @@ def open_picture(name):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a phone's are large
             with Image.open(path, formats=FORMATS) as picture:
                 picture.load()
-                return _pixels(_upright(picture)), _extras(picture)
+                profile = None if picture.mode == "CMYK" else picture.info.get("icc_profile")
+                return _pixels(_upright(picture)), profile
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise Halt(f"{name} cannot be read: {error}. What is read is {', '.join(FORMATS)}; save "
                    "other kinds (TIFF, HEIC, a camera's raw files) as PNG in an image editor."
@@ -825,31 +805,20 @@ def _upright(picture):
 
 def _pixels(picture):
     if picture.mode.startswith("I"):
-        if picture.has_transparency_data:
-            raise ValueError("16-bit grey with transparency; save it with 8 bits a channel")
         return np.asarray(picture).astype(np.uint16)
     mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
     return np.array(picture.convert(mode + "A" if picture.has_transparency_data else mode))
 
 
-def _extras(picture):
-    extras, dpi = {}, picture.info.get("dpi")
-    if picture.info.get("icc_profile") and picture.mode != "CMYK":  # whose colours are gone
-        extras["icc_profile"] = picture.info["icc_profile"]
-    if dpi and min(dpi) > 0 and max(dpi) < 1e6:  # more does not go into a PNG
-        extras["dpi"] = dpi
-    return extras
-
-
-def save_picture(picture, path, **extras):
-    """Write `picture` as the PNG file `path`, whole or not at all, with open_picture()'s extras.
+def save_picture(picture, path, profile=None):
+    """Write `picture` as the PNG file `path`, whole or not at all, with its ICC `profile`, if any.
 
     It is (height, width), uint8 or uint16, or (height, width, 2 to 4 channels), uint8. Raises Halt
     if it cannot be written.
     """
     try:
         with atomic(pathlib.Path(path)) as temporary:
-            Image.fromarray(picture).save(temporary, format="PNG", **extras)
+            Image.fromarray(picture).save(temporary, format="PNG", icc_profile=profile)
     except Exception as error:  # no room or folder; no PNG of float
         raise Halt(f"{path} cannot be written: {error}") from error
 
@@ -977,7 +946,8 @@ class _Pictures(_Figure):
     """A figure that notebooks embed as JPEG: a noisy picture takes ten times the room as PNG."""
 
     def _ipython_display_(self):
-        display(IPython.display.Image(_encoded(self, "jpeg", pil_kwargs={"quality": 90})))
+        jpeg = _encoded(self, "jpeg", pil_kwargs={"quality": 90})
+        IPython.display.display(IPython.display.Image(jpeg))
 
 
 @default_style

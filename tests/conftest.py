@@ -32,9 +32,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    """Run each unit test in a folder of its own, and not as a quick run."""
+    """Run each unit test in a folder of its own, not as a quick run, and without live figures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(common, "QUICK", False)
+    monkeypatch.setattr(common.LiveDisplay, "_draw", lambda self: None)
     for name in ("DENOISE_DATA", "DENOISE_EPOCHS", "DENOISE_QUICK"):
         monkeypatch.delenv(name, raising=False)
 

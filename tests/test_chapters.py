@@ -68,7 +68,7 @@ def test_pictures_are_drawn_in_order_and_the_rest_stays_blank():
 
 def test_pictures_are_embedded_as_jpeg_and_other_figures_as_the_user_wants(monkeypatch):
     shown = []
-    monkeypatch.setattr(common, "display", shown.append)
+    monkeypatch.setattr(common.IPython.display, "display", shown.append)
     common.plot_pictures({"one": np.zeros((8, 8), np.uint8)}, "title")
     plt.gcf()._ipython_display_()
     assert shown[0].data.startswith(b"\xff\xd8")
