@@ -29,6 +29,7 @@ import pywt
 import skimage.data
 import skimage.metrics
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image, ImageOps
 
 # ---- Keras ---------------------------------------------------------------------------------------
@@ -381,8 +382,9 @@ class Run(NamedTuple):
     """What a training is and how it went; PSNR is over the whole set, in dB.
 
     `loss`, `psnr` (of the validation images) and `seconds` have one value an epoch, `curve` has
-    pairs of epoch, as a fraction, and training loss. `date` is the day on which it began;
-    `picture_psnr`, of noisy.png denoised, stands in weights/ alone. `key` is the name of the run.
+    triples of epoch, as a fraction, training loss and learning rate. `date` is the day on which it
+    began. `picture_psnr`, of noisy.png denoised, and `test_psnr`, of all test images, stand in
+    weights/ alone. `key` is the name of the run.
     """
 
     model: str
@@ -401,6 +403,7 @@ class Run(NamedTuple):
     seconds: list
     curve: list
     picture_psnr: float | None = None
+    test_psnr: float | None = None
     key: str = "weights"
 
     def __str__(self):
@@ -550,7 +553,8 @@ class Checkpoints(keras.callbacks.Callback):
         if (seen - self.seen) * POINTS_PER_EPOCH >= len(self.batches.images) or self.step == steps:
             total = float(logs["loss"]) * seen  # Keras's is the mean since the epoch began
             self.run.curve.append([len(self.run.loss) + self.step / steps,
-                                   (total - self.total) / (seen - self.seen)])
+                                   (total - self.total) / (seen - self.seen),
+                                   float(self.model.optimizer.learning_rate)])
             self.seen, self.total = seen, total
 
     def on_epoch_end(self, epoch, logs=None):
@@ -708,6 +712,11 @@ WEIGHTS = pathlib.Path("weights")
 def read_run(name):
     """Return the Run behind the weights of the model `name`, from weights/ModelX.json."""
     return Run(**json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def published_runs():
+    """Return the Runs behind weights/ by the names of their models: none, if it is not here."""
+    return {path.stem: read_run(path.stem) for path in sorted(WEIGHTS.glob("*.json"))}
 
 
 def load_reference(model, noise_std):
@@ -1025,53 +1034,58 @@ def _progress_figure(run, denoised):
     """Return the figure of the live display, as PNG."""
     figure = _Figure(figsize=(9, 2.8), layout="constrained")
     curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
-    _draw_loss(curve, run)
+    draw_loss(curve, run)
     _show_image(place, denoised, "the picture, denoised now")
     return _encoded(figure, "png")
 
 
 @default_style
 def plot_curves(run):
-    """Draw the training loss and the validation PSNR of a Run over its epochs.
+    """Draw the training loss and learning rate and the validation PSNR of a Run over its epochs.
 
-    The axes are the same for all runs with the same noise. An inset shows the plateau.
+    The axes are the same for all runs with the same noise and number of epochs, unless one rises by
+    more than 10 dB.
     """
     left, right = _new_figure(11, 3.6, f"{run.model} on {run.data}").subplots(1, 2)
-    _draw_loss(left, run)
+    draw_loss(left, run)
     left.set_title("Loss: lower is better")
+    rate = left.twinx()
+    epochs, _, rates = np.transpose(run.curve)
+    rate.plot(epochs, rates, color="grey", lw=1, ls=":")
+    rate.set(ylabel="learning rate (dotted)", ylim=(0, 1.6 * max(rates) or 1))
     draw_psnr(right, run, f"{run.validation_images:,} validation images")
     right.axhline(run.noisy_psnr, color=NOISY_COLOUR, ls="--", label="noisy input")
-    right.set(title="PSNR: higher is better", ylim=(run.noisy_psnr - 2, run.noisy_psnr + 16))
-    right.legend(fontsize=9, loc="upper left")
-    if len(run.psnr) > 2:
-        inset = right.inset_axes((0.55, 0.24, 0.42, 0.3))
-        draw_psnr(inset, run)
-        inset.set(xlabel="", ylabel="", ylim=(max(run.psnr) - 0.8, max(run.psnr) + 0.1))
-        inset.tick_params(labelsize=8)
+    right.set(title="PSNR: higher is better",
+              ylim=(run.noisy_psnr - 1, max(run.noisy_psnr + 10, *run.psnr)))
+    right.legend(fontsize=9, loc="center right")
 
 
-def _draw_loss(axes, run):
-    steps, losses = np.reshape(run.curve, (-1, 2)).T
-    axes.plot(steps, losses, color=colour(run.model), label="training batches")
+def draw_loss(axes, *runs):
+    """Draw the training loss of Runs, and the loss of the noisy input, over epochs into `axes`."""
+    for run in runs:
+        epochs, losses, _ = np.reshape(run.curve, (-1, 3)).T
+        axes.plot(epochs, losses, color=colour(run.model), label=f"{run.model}: training batches")
     noisy = 10 ** (-run.noisy_psnr / 10)
     axes.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
-    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 40, noisy * 40))
+    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 40, noisy * 40),
+             xlim=(1 / POINTS_PER_EPOCH, run.epochs))
     axes.legend(fontsize=9, loc="upper right")
     _mark_epochs(axes)
 
 
-def draw_psnr(axes, run, label=None):
+def draw_psnr(axes, run, label=None, style="-"):
     """Draw the PSNR of a Run's validation images over its epochs into `axes`."""
-    axes.plot(range(1, len(run.psnr) + 1), run.psnr, ".-", color=colour(run.model), lw=1, ms=4,
-              label=label)
+    axes.plot(range(1, len(run.psnr) + 1), run.psnr, ls=style, marker=".", lw=1, ms=4,
+              color=colour(run.model), label=label)
     axes.set_ylabel("PSNR (dB)")
     _mark_epochs(axes)
 
 
 def _mark_epochs(axes):
-    last = np.ceil(max(np.max(line.get_xdata(), initial=1) for line in axes.lines))
-    axes.set(xlabel="epoch", xlim=(0, 1.02 * last))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
 
 

@@ -1,10 +1,9 @@
 """Measure training on this machine: speed and memory, ours beside the coursework's plain code.
 
-Usage: PYTHONPATH=.:tests python benchmarks/benchmark.py [--rounds 3] [--steps 100]   (on Linux)
+Usage: PYTHONPATH=.:tests python benchmarks/benchmark.py   (make benchmark; on Linux)
 Each measurement is a process of its own, and ours and the plain code's take turns.
 """
 
-import argparse
 import concurrent.futures
 import contextlib
 import io
@@ -22,8 +21,8 @@ import recipe
 from common import keras  # without the chatter of its backend
 
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
+ROUNDS, STEPS = 3, 100
 WARM_UP = 10  # steps not timed: the first of them compile the network
-FLOP_PER_IMAGE = 0.70e9  # of a training step: 32 × 32 pixels × 0.228 MFLOP forward, times three
 
 
 class Enough(Exception):
@@ -31,19 +30,13 @@ class Enough(Exception):
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Stop training after some steps, and know how long they took."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.steps = steps
-        self.first = None
+    """Stop training after some steps, and know how fast they were."""
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch >= WARM_UP and self.first is None:
-            self.first, self.start = batch, time.perf_counter()
-        if batch >= WARM_UP + self.steps:
-            seconds = time.perf_counter() - self.start
-            self.images_per_second = 32 * (batch - self.first) / seconds
+        if batch == WARM_UP:
+            self.start = time.perf_counter()
+        if batch == WARM_UP + STEPS:
+            self.images_per_second = 32 * STEPS / (time.perf_counter() - self.start)
             raise Enough
 
 
@@ -53,6 +46,7 @@ def random_images(number):
 
 def train_ours(name, stopwatch):
     """Train as the notebook does, by its own cells."""
+    common.STEPS_PER_CALL = 1  # on a GPU, too: the stopwatch counts them
     data = common.Data("random", random_images(TRAIN_IMAGES), random_images(TEST_IMAGES))
     with tempfile.TemporaryDirectory() as folder:
         variables = notebooks.built(name, data, epochs=1, TRAINING="resume", CHECKPOINTS=folder)
@@ -75,9 +69,9 @@ def train_plainly(name, stopwatch):
 KINDS = {"ours": train_ours, "plain": train_plainly}
 
 
-def measure(kind, name, steps):
+def measure(kind, name):
     """Return images per second, and the peak of the memory in GB."""
-    stopwatch = Stopwatch(steps)
+    stopwatch = Stopwatch()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Enough):
         KINDS[kind](name, stopwatch)
     return stopwatch.images_per_second, memory("VmHWM") / 1000
@@ -96,42 +90,18 @@ def in_a_process(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
-def product_rate():
-    """Return the floating-point operations per second of NumPy's product of large matrices."""
-    matrix = np.random.default_rng(0).random((3000, 3000), np.float32)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        matrix @ matrix
-        seconds.append(time.perf_counter() - start)
-    return 2 * 3000**3 / min(seconds)
-
-
-def compare(rounds, steps):
-    """Print the table of speed and memory: medians over the rounds, ratios within a round."""
-    rate = product_rate()
-    print(f"{common.describe_backend()}. NumPy's matrix product on the CPU: {rate / 1e9:.0f} "
-          f"GFLOP/s; at that rate, {rate / FLOP_PER_IMAGE:.0f} images/s.")
-    print(f"{rounds} rounds of {steps} steps of 32 images, {TRAIN_IMAGES:,} images in memory; "
-          "memory is the peak until then.\n")
+if __name__ == "__main__":
+    print(f"{common.describe_backend()}. {ROUNDS} rounds of {STEPS} steps of 32 images, "
+          f"{TRAIN_IMAGES:,} images in memory;\nmedians, and ratios within a round; memory is the "
+          "peak until then.\n")
     print(f"{'':8}{'images per second':^30}{'peak memory (GB)':^30}")
     print(f"{'':8}" + 2 * f"{'ours':>10}{'plain':>10}{'ratio':>10}")
     for name in notebooks.NAMES:
-        found = [{kind: in_a_process(measure, kind, name, steps) for kind in KINDS}
-                 for _ in range(rounds)]
+        found = np.array([[in_a_process(measure, kind, name) for kind in KINDS]
+                          for _ in range(ROUNDS)])
         line = f"{name:8}"
         for what, digits in enumerate((0, 2)):
-            for kind in KINDS:
-                middle = statistics.median(measured[kind][what] for measured in found)
-                line += f"{middle:10.{digits}f}"
-            ratios = [measured["ours"][what] / measured["plain"][what] for measured in found]
-            line += f"{statistics.median(ratios):10.2f}"
+            ours, plain = found[:, :, what].T
+            line += f"{statistics.median(ours):10.{digits}f}{statistics.median(plain):10.{digits}f}"
+            line += f"{statistics.median(ours / plain):10.2f}"
         print(line, flush=True)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
-    options = parser.parse_args()
-    compare(options.rounds, options.steps)

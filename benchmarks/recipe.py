@@ -47,9 +47,14 @@ ROWS = {
 PLAN = [  # steps, rows, seeds
     (400, [row for row in ROWS if row != "muon-2e-3"], (0, 1, 2)),
     (1404, ["adam", "muon", "muon-8e-3"], (0, 1, 2)),
-    (4212, ["adam", "muon", "muon-2e-3", "muon-8e-3"], (0,)),
+    (1404, ["plain"], (0,)),
+    (4212, ["plain", "adam", "muon", "muon-2e-3", "muon-8e-3"], (0,)),
     (14040, ["muon", "muon-8e-3"], (0,)),
 ]
+for optimizer, lowest, broken in (("muon", 1e-3, 16e-3), ("adam", 5e-4, 4e-3)):
+    for rate in (lowest * 2**i for i in range(6)):
+        ROWS[f"{optimizer}-at-{rate:g}"] = {**ROWS[optimizer], "rate": rate}
+        PLAN.append((400, [f"{optimizer}-at-{rate:g}"], (0, 1, 2) if rate >= broken else (0,)))
 ONLY_IN = {"muon-8e-3-not-zero": ("Model2", "Model3"), "muon-8e-3-batchnorm-0.99": ("Model3",)}
 
 

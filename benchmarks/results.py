@@ -26,5 +26,5 @@ if __name__ == "__main__":
     print(f"\nPictures: {', '.join(f'{prefix}{name}.png' for name in NAMES)}")
     if folder == "build":
         print("This was a quick run: a sign that all works, not what the networks can do.\n"
-              "The real one, on CIFAR-10, takes 3 to 4 minutes per epoch and model on two cores:\n"
-              "make notebooks (100 epochs), or make notebooks EPOCHS=10.")
+              "For real, on CIFAR-10, at 3 to 4 minutes per epoch and model on two cores: "
+              "make run EPOCHS=3.")

@@ -19,7 +19,7 @@ def trained(name, seed, data, epochs):
     """Return the network of the notebook `name`, trained with `seed`."""
     with contextlib.redirect_stdout(io.StringIO()):  # the cells' prints: they name the seed 0
         variables = notebooks.built(name, data, epochs, SEED=seed)
-    notebooks.train(variables)
+        notebooks.train(variables)
     return variables["model"]
 
 

@@ -1,5 +1,7 @@
 """Read the three notebooks, their cells and the network that each one builds, or alter a copy."""
 
+import contextlib
+import io
 import pathlib
 import re
 
@@ -95,6 +97,16 @@ def few_images():
 def network(name):
     """Build and compile the network of the notebook `name`, by its own cells, for one epoch."""
     return built(name, few_images(), epochs=1)["model"]
+
+
+def published(name):
+    """Return the network of the notebook `name` with its weights in weights/."""
+    import keras
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        model = network(name)
+    keras.Model(model.input, model.output).load_weights(ROOT / "weights" / f"{name}.weights.h5")
+    return model
 
 
 def train(variables):

@@ -3,13 +3,16 @@
 import ast
 import re
 
+import numpy as np
 import pytest
 
 import common
 import exercises
 import notebooks
+import recipe
 from notebooks import NAMES, ROOT, code_cells, code_with, printed
 
+TEST_IMAGES = "9,980 test images of CIFAR-10"
 pytestmark = pytest.mark.usefixtures("weights")
 
 
@@ -30,6 +33,7 @@ def test_shipped_weights_reach_the_readmes_figure(name, recwarn):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     [row] = re.findall(r"^\| noisy\.png \| (.*) \|$", readme, re.MULTILINE)
     assert f"{run.picture_psnr:.2f}" == row.split(" | ")[int(name[-1])]
+    assert f"{run.test_psnr:.2f}" == notebooks.results(name)[1][TEST_IMAGES][1]
     assert not [warning for warning in recwarn if "keras" in str(warning.filename)]
 
 
@@ -40,13 +44,36 @@ def test_shipped_weights_are_of_the_committed_notebooks_run(name):
 
 def assigned(cell, variable):
     """Return the `variable` that a cell of Model3 sets to a literal."""
-    return ast.literal_eval(re.search(rf"^{variable} = (\{{.*?\}})", cell, re.M | re.S)[1])
+    [value] = [node.value for node in ast.parse(cell).body
+               if isinstance(node, ast.Assign) and node.targets[0].id == variable]
+    return ast.literal_eval(value)
 
 
-def test_published_figures_are_those_of_the_weights():
-    published = assigned(code_with("Model3", "published = {"), "published")
-    assert published == {name: (round(run.psnr[-1], 2), round(run.picture_psnr, 2))
-                         for name, run in zip(NAMES, map(common.read_run, NAMES))}
+def measured(steps, row, *names):
+    """Return the means over the seeds in recipe.csv, rounded, for the networks `names`."""
+    found = [[psnr for (_, *key, _), psnr in recipe.measured().items() if key == [str(steps), name,
+             row]] for name in names]
+    return tuple(round(float(np.mean(values)), 2) for values in found)
+
+
+def test_quoted_tables_are_those_of_the_ablation():
+    lengths = {"400 steps": 400, "1 epoch": 1404, "3 epochs": 4212, "10 epochs": 14040}
+    worth = {f"{length}, held-out images": measured(steps, "muon", "Model1", "Model2")
+             for length, steps in lengths.items()}
+    worth["100 epochs, test images"] = tuple(
+        round(common.read_run(name).test_psnr, 2) for name in NAMES[:2])
+    assert assigned(code_with("Model2", "worth = {"), "worth") == worth
+    worth = {f"{title}, {length}": measured(lengths[length], row, "Model2", "Model3")
+             for title, row in {"Adam at 2e-3": "adam", "Muon at 4e-3": "muon"}.items()
+             for length in list(lengths)[:3]}
+    assert assigned(code_with("Model3", "worth = {"), "worth") == worth
+
+
+def test_quoted_grid_is_that_of_the_ablation():
+    grid = {optimizer: {row["rate"]: measured(400, name, *NAMES)
+                        for name, row in recipe.ROWS.items() if f"{optimizer.lower()}-at" in name}
+            for optimizer in ("Muon", "Adam")}
+    assert assigned(code_with("Model3", "grid = {"), "grid") == grid
 
 
 def test_seeds_in_the_notebook_are_those_of_the_file():
@@ -62,7 +89,7 @@ def test_seeds_in_the_notebook_are_those_of_the_file():
 
 
 def test_exercises_are_asked_in_the_notebooks_and_answered():
-    answers = (ROOT / "benchmarks" / "ANSWERS.md").read_text(encoding="utf-8")
+    answers = (ROOT / "teaching" / "ANSWERS.md").read_text(encoding="utf-8")
     for name in NAMES:
         [text] = [cell.source for cell in notebooks.cells(name) if "## Exercises" in cell.source]
         asked = [re.match(r"(\d\. \*.*?\.\*)", line)[1] for line in text.splitlines()

@@ -18,7 +18,7 @@ from conftest import random_image
 from notebooks import code_with
 
 RUN = common.Run("Model1", "CIFAR-10", 640, 64, 2, 32, 0.1, 0, 20.0, "2026-11-25", "Keras",
-                 [0.02, 0.01], [26.0, 27.0], [1.0, 1.0], [[1, 0.02], [2, 0.01]])
+                 [0.02, 0.01], [26.0, 27.0], [1.0, 1.0], [[1, 0.02, 4e-3], [2, 0.01, 0.0]])
 
 
 @pytest.fixture
@@ -92,12 +92,13 @@ def test_figures_are_drawn_in_the_default_style_whatever_is_set():
 @pytest.mark.parametrize("reached", [[27.0], [27.0, 28.1, 28.5]])
 def test_curves_of_any_run_have_the_same_axes(reached):
     common.plot_curves(RUN._replace(psnr=reached, epochs=len(reached)))
-    left, right = plt.gcf().axes
+    left, right, rate = plt.gcf().axes
     assert left.get_ylim() == pytest.approx((0.01 / 40, 0.4))  # CIFAR-10's first steps: 0.28
-    assert right.get_ylim() == (18, 36) and right.get_xlim() == (0, 1.02 * len(reached))
+    assert right.get_ylim() == (19, 30)
+    assert left.get_xscale() == right.get_xscale() == "log"
     np.testing.assert_array_equal(left.lines[0].get_ydata(), [0.02, 0.01])
     np.testing.assert_array_equal(right.lines[0].get_ydata(), reached)
-    assert len(right.child_axes) == (len(reached) > 2)
+    np.testing.assert_array_equal(rate.lines[0].get_ydata(), [4e-3, 0])
 
 
 def test_each_picture_stands_above_its_crop():

@@ -14,10 +14,7 @@ from conftest import network_of, random_image
 
 @pytest.fixture(scope="module")
 def trained(name):
-    model = notebooks.network(name)
-    keras.Model(model.input, model.output).load_weights(
-        notebooks.ROOT / "weights" / f"{name}.weights.h5")
-    return model
+    return notebooks.published(name)
 
 
 def at_once(model, image):
@@ -98,9 +95,7 @@ def noisy_photo(name, noise_std, grey=False):
 @pytest.mark.parametrize("photo, noise_std, expected", [
     ("chelsea", 0.05, 33.2), ("rocket", 0.02, 35.4), ("chelsea", 0.1, 30.4)])
 def test_weak_noise_in_grey_is_taken_off_at_full_contrast(photo, noise_std, expected):
-    model = notebooks.network("Model3")
-    keras.Model(model.input, model.output).load_weights(
-        notebooks.ROOT / "weights" / "Model3.weights.h5")
+    model = notebooks.published("Model3")
     clean, noisy = noisy_photo(photo, noise_std, grey=True)
     denoised = common.denoise(model, noisy, noise_std / 0.1)
     assert common.psnr(clean, denoised) == pytest.approx(expected, abs=0.15)

@@ -379,7 +379,9 @@ def test_several_steps_a_call_as_on_a_gpu_change_nothing(monkeypatch, data):
     run = notebooks.train(several)
     np.testing.assert_allclose(run.loss, expected.loss, rtol=1e-5)
     np.testing.assert_allclose(run.psnr, expected.psnr, rtol=1e-5)
-    assert [epoch for epoch, _ in run.curve] == pytest.approx([2 / 3, 1, 5 / 3, 2])
+    assert [point[0] for point in run.curve] == pytest.approx([2 / 3, 1, 5 / 3, 2])
+    assert [point[2] for point in run.curve] == pytest.approx(
+        [float(several["schedule"](step)) for step in (2, 3, 5, 6)])
     predicted = [each["model"].predict(each["noisy_test"], batch_size=3, verbose=0)
                  for each in (one, several)]
     np.testing.assert_allclose(*predicted, atol=1e-4)
@@ -448,7 +450,7 @@ def test_the_curve_shows_the_loss_of_the_batches(data):
         batches.shuffle(epoch)
         for clean, _ in (batches[i] for i in range(3)):
             expected.append(np.mean((model.predict(clean, verbose=0) - clean) ** 2))
-    epochs, losses = np.array(run.curve).T
+    epochs, losses, _ = np.array(run.curve).T
     np.testing.assert_allclose(epochs, [1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
 

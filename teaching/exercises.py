@@ -1,6 +1,6 @@
 """Do the notebooks' exercises and print what comes out: the table of ANSWERS.md.
 
-Usage: PYTHONPATH=.:tests python benchmarks/exercises.py   (make exercises)
+Usage: PYTHONPATH=.:tests python teaching/exercises.py   (make exercises)
 Each is done in a copy of its notebook, which is altered as the exercise says, by the notebook's own
 cells. Trains for DENOISE_EPOCHS epochs (1 if unset) on the data that DENOISE_DATA names; the test
 images have noise of 0.1 whatever the network was trained on, and the first 500 of them also noise

@@ -1,6 +1,6 @@
 """Write the address of the bundle into its notebooks and its README, for Colab.
 
-Usage: PYTHONPATH=tests python benchmarks/publish.py URL BRANCH   (make publish URL=…)
+Usage: PYTHONPATH=tests python teaching/publish.py URL BRANCH   (make publish URL=…)
 URL is https://github.com/OWNER/REPOSITORY: each notebook gets a badge that opens it in Colab, and
 in its first code cell the address of the branch's archive. Or it is the address of a bundle.zip on
 any server, which is written as it is, without a badge. An earlier address is replaced.
