@@ -6,6 +6,9 @@
 # make publish     write the bundle's address into notebooks and README, for Colab:
 #                  URL=https://github.com/OWNER/REPOSITORY, and BRANCH unless it is main
 # make bundle      pack build/bundle.zip, the one file to upload in Colab
+# make handout     write build/handout/ and its zip: the practice for students, without the
+#                  solution; URL=… publishes it
+# make marks       read what came back, HANDINS=folder, and show what there is to mark
 # make exercises   do the notebooks' exercises and show what comes out (an hour; EPOCHS=n)
 # make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
 # make recipe      what each part of the training recipe is worth (a night)
@@ -15,7 +18,7 @@
 # make teeth       break the bundle in twelve ways and show that the tests notice
 #
 # Variables count alike on the command line and in the environment: EPOCHS (or DENOISE_EPOCHS),
-# DENOISE_DATA, URL, BRANCH, PYTHON.
+# DENOISE_DATA, URL, BRANCH, HANDINS, PYTHON.
 
 PYTHON ?= python3
 BRANCH ?= main
@@ -31,8 +34,8 @@ export DENOISE_DATA
 unexport MPLBACKEND  # another one than Jupyter's leaves notebooks without figures
 exercises seeds: DENOISE_EPOCHS = $(EPOCHS)
 
-.PHONY: run test notebooks results publish bundle exercises seeds recipe ceiling benchmark teeth \
-	cifar10
+.PHONY: run test notebooks results publish bundle handout marks exercises seeds recipe ceiling \
+	benchmark teeth cifar10
 
 # Execute the notebooks of this folder into the folder $(1).
 define execute
@@ -79,6 +82,12 @@ bundle: .venv/installed
 	@mkdir -p build
 	@.venv/bin/python -m zipfile -c build/bundle.zip common.py noisy.png weights
 	@echo "build/bundle.zip is what a notebook in Colab asks for."
+
+handout: .venv/installed
+	@.venv/bin/python teaching/handout.py "$(URL)" "$(BRANCH)"
+
+marks: .venv/installed
+	@.venv/bin/python teaching/marks.py "$(HANDINS)"
 
 exercises: cifar10
 	@.venv/bin/python teaching/exercises.py

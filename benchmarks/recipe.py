@@ -51,7 +51,7 @@ PLAN = [  # steps, rows, seeds
     (4212, ["plain", "adam", "muon", "muon-2e-3", "muon-8e-3"], (0,)),
     (14040, ["muon", "muon-8e-3"], (0,)),
 ]
-for optimizer, lowest, broken in (("muon", 1e-3, 16e-3), ("adam", 5e-4, 4e-3)):
+for optimizer, lowest, broken in (("muon", 1e-3, 16e-3), ("adam", 5e-4, 16e-3)):
     for rate in (lowest * 2**i for i in range(6)):
         ROWS[f"{optimizer}-at-{rate:g}"] = {**ROWS[optimizer], "rate": rate}
         PLAN.append((400, [f"{optimizer}-at-{rate:g}"], (0, 1, 2) if rate >= broken else (0,)))

@@ -1,11 +1,19 @@
 """Print one table of what the three executed notebooks of a folder achieved.
 
-Usage: PYTHONPATH=tests python benchmarks/results.py FOLDER
+Usage: PYTHONPATH=.:tests python benchmarks/results.py FOLDER   (make results: here)
+For the committed ones, it also draws faces.png, the README's figure.
 """
 
 import sys
+from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
+
+import common
 from notebooks import NAMES, results
+
+FACE = np.s_[60:160, 175:275]
 
 
 def table(folder):
@@ -19,12 +27,22 @@ def table(folder):
     return lines
 
 
+def draw_faces():
+    """Write the README's figure: a face before and after each network, enlarged."""
+    found = {"noisy.png": common.noisy_picture(), **{
+        f"{name}.png": common.open_picture(f"{name}.png")[0] for name in NAMES},
+        "clean": common.clean_picture()}
+    common.plot_pictures({name: picture[FACE] for name, picture in found.items()}, "")
+    plt.savefig(Path(__file__).with_name("faces.png"), dpi=100, bbox_inches="tight")
+
+
 if __name__ == "__main__":
-    folder = sys.argv[1]
+    folder = Path(sys.argv[1])
     print(*table(folder), sep="\n")
-    prefix = "" if folder == "." else f"{folder}/"
-    print(f"\nPictures: {', '.join(f'{prefix}{name}.png' for name in NAMES)}")
-    if folder == "build":
+    print(f"\nPictures: {', '.join(str(folder / f'{name}.png') for name in NAMES)}")
+    if folder == Path("."):
+        draw_faces()
+    if folder == Path("build"):
         print("This was a quick run: a sign that all works, not what the networks can do.\n"
               "For real, on CIFAR-10, at 3 to 4 minutes per epoch and model on two cores: "
               "make run EPOCHS=3.")

@@ -55,6 +55,9 @@ EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in 
     ("Model3", "1 slow statistics", [("momentum=0.9,", "momentum=0.999,")]),
     ("Model3", "2 four layers", [("DEPTH = 5", "DEPTH = 4")]),
     ("Model3", "3 no skip", [(SKIP, "")]),
+    ("Model2", "wrong: the skip from the clean image", [("([noisy_image, x])", "([image, x])")]),
+    ("Model2", "wrong: clipped noise",
+     [(f"{NOISE}(image)", f"keras.ops.clip({NOISE}(image), 0, 1)")]),
 ]
 LEVELS = (0.02, 0.04, 0.06, 0.2)
 
@@ -93,12 +96,25 @@ def report(model, clean):
         each: reached(few, images) for each, images in (kinds | noisy).items()}
 
 
+def mistakes(model, clean):
+    """Return what usual mistakes in the use of a network seem to reach: PSNR (dB) by mistake."""
+    few, picture = clean[:500], common.to_float(common.noisy_picture())
+    restored = model.predict(picture[np.newaxis], verbose=0)[0]
+    stretched = (restored - restored.min()) / np.ptp(restored)
+    noisy = common.add_noise(few, 0.1, 0)
+    return {"tested on images without noise": common.psnr(few, model.predict(few, verbose=0)),
+            "called with training=True": common.psnr(few, np.asarray(model(noisy, training=True))),
+            "noisy.png": common.psnr(common.clean_picture(), np.clip(restored, 0, 1)),
+            "noisy.png, stretched": common.psnr(common.clean_picture(), stretched)}
+
+
 if __name__ == "__main__":
     data = common.load_data()
     epochs = int(os.environ.get("DENOISE_EPOCHS") or 1)
     clean = common.to_float(data.test)
     print(f"{len(clean):,} test images of {data.name}, epochs: {epochs}, on "
           f"{len(data.train):,} training images; PSNR in dB")
+    wrong = []
     for i, (name, title, changes) in enumerate(EXERCISES):
         loss, model = done(name, changes, data, epochs)
         found = {"training batches": -10 * np.log10(loss), **report(model, clean)}
@@ -107,3 +123,6 @@ if __name__ == "__main__":
             print("|---|---|" + len(found) * "---|")
         print(f"| {name} | {title} |", " | ".join(f"{v:.2f}" for v in found.values()), "|",
               flush=True)
+        if not changes:
+            wrong += [f"{name}, {each}: {v:.2f} dB" for each, v in mistakes(model, clean).items()]
+    print(*wrong, sep="\n")

@@ -56,26 +56,6 @@ def test_other_and_unfinished_runs_do_not_stand_beside_it(changes):
     assert list(found()) == ["Model1"]
 
 
-def test_pictures_are_drawn_in_order_and_the_rest_stays_blank():
-    pictures = {str(value): np.full((8, 12, 3), value, np.uint8) for value in (0, 51, 102, 255)}
-    common.plot_pictures(pictures, "title", columns=3)
-    places = plt.gcf().axes
-    assert [axes.get_title() for axes in places] == ["0", "51", "102", "255", "", ""]
-    for axes, value in zip(places, (0, 51, 102, 255)):
-        np.testing.assert_allclose(axes.images[0].get_array(), value / 255)
-    assert not any(axes.axison for axes in places)
-
-
-def test_pictures_are_embedded_as_jpeg_and_other_figures_as_the_user_wants(monkeypatch):
-    shown = []
-    monkeypatch.setattr(common.IPython.display, "display", shown.append)
-    common.plot_pictures({"one": np.zeros((8, 8), np.uint8)}, "title")
-    plt.gcf()._ipython_display_()
-    assert shown[0].data.startswith(b"\xff\xd8")
-    common.plot_curves(RUN)
-    assert not hasattr(plt.gcf(), "_ipython_display_")
-
-
 def test_figures_are_drawn_in_the_default_style_whatever_is_set():
     def drawn():
         common.plot_curves(RUN)

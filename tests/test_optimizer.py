@@ -50,11 +50,3 @@ def test_all_other_variables_take_adams_step(shape):
     grads = gradients(shape)
     np.testing.assert_array_equal(steps_of(common.Muon(RATE), shape, grads),
                                   steps_of(keras.optimizers.Adam(RATE), shape, grads))
-
-
-def test_it_comes_back_from_its_configuration():
-    config = keras.optimizers.serialize(common.Muon(0.02, momentum=0.8, beta_1=0.7))
-    again = keras.optimizers.deserialize(config)
-    assert isinstance(again, common.Muon)
-    assert (again.momentum, again.beta_1, float(again.learning_rate)) == (
-        0.8, 0.7, pytest.approx(0.02))
