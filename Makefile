@@ -21,18 +21,17 @@
 # DENOISE_DATA, URL, BRANCH, HANDINS, PYTHON.
 
 PYTHON ?= python3
-BRANCH ?= main
 EPOCHS ?= $(DENOISE_EPOCHS)
 EPOCHS := $(EPOCHS)
 NOTEBOOKS = Model1 Model2 Model3  # the last one compares them
 
 export PYTHONPATH = $(CURDIR):$(CURDIR)/tests
-export DENOISE_EPOCHS =
-export DENOISE_QUICK =
+override DENOISE_EPOCHS :=
+override DENOISE_QUICK :=
 override DENOISE_DATA := $(or $(abspath $(wildcard $(DENOISE_DATA))),$(DENOISE_DATA))
-export DENOISE_DATA
+export DENOISE_DATA DENOISE_EPOCHS DENOISE_QUICK
 unexport MPLBACKEND  # another one than Jupyter's leaves notebooks without figures
-exercises seeds: DENOISE_EPOCHS = $(EPOCHS)
+exercises seeds: override DENOISE_EPOCHS := $(EPOCHS)
 
 .PHONY: run test notebooks results publish bundle handout marks exercises seeds recipe ceiling \
 	benchmark teeth cifar10
@@ -41,7 +40,7 @@ exercises seeds: DENOISE_EPOCHS = $(EPOCHS)
 define execute
 for name in $(NOTEBOOKS); do \
 	echo "Running $$name.ipynb …"; \
-	$(CURDIR)/.venv/bin/jupyter nbconvert --to notebook --execute --log-level=ERROR \
+	"$(CURDIR)/.venv/bin/jupyter" nbconvert --to notebook --execute --log-level=ERROR \
 		--ExecutePreprocessor.record_timing=False --output-dir $(1) $$name.ipynb \
 		2>$(1)/$$name.log || { tail -n 30 $(1)/$$name.log; exit 1; }; \
 done
@@ -50,12 +49,12 @@ endef
 ifeq ($(EPOCHS),)
 run: .venv/installed
 	@rm -rf build/checkpoints && mkdir -p build
-	@export DENOISE_QUICK=1; $(call execute,build)
+	@export DENOISE_QUICK=1 && $(call execute,build)
 	@.venv/bin/python benchmarks/results.py build
 else
 run: cifar10
 	@mkdir -p build/real && cp -R common.py noisy.png weights $(NOTEBOOKS:=.ipynb) build/real
-	@cd build/real && export DENOISE_EPOCHS="$(EPOCHS)"; $(call execute,.)
+	@cd build/real && export DENOISE_EPOCHS="$(EPOCHS)" && $(call execute,.)
 	@.venv/bin/python benchmarks/results.py build/real
 endif
 
@@ -76,7 +75,7 @@ results: .venv/installed
 	@.venv/bin/python benchmarks/results.py .
 
 publish: .venv/installed
-	@.venv/bin/python teaching/publish.py "$(URL)" "$(BRANCH)"
+	@.venv/bin/python teaching/publish.py "$(URL)" "$(or $(BRANCH),main)"
 
 bundle: .venv/installed
 	@mkdir -p build
@@ -84,7 +83,7 @@ bundle: .venv/installed
 	@echo "build/bundle.zip is what a notebook in Colab asks for."
 
 handout: .venv/installed
-	@.venv/bin/python teaching/handout.py "$(URL)" "$(BRANCH)"
+	@.venv/bin/python teaching/handout.py "$(URL)" "$(or $(BRANCH),main)"
 
 marks: .venv/installed
 	@.venv/bin/python teaching/marks.py "$(HANDINS)"

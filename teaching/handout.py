@@ -5,7 +5,6 @@ The notebooks have no outputs, and a hole where the network is built. The zip fi
 first cell of a notebook asks for in Colab. With a URL, it is published as publish.py says.
 """
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -33,6 +32,7 @@ def with_hole(source):
 def write_notebook(name):
     notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
     for cell in notebook.cells:
+        cell.source = cell.source.replace("bundle.zip", f"{FOLDER.name}.zip")
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             if "keras.Input(" in cell.source:
@@ -40,7 +40,7 @@ def write_notebook(name):
     nbformat.write(notebook, FOLDER / f"{name}.ipynb")
 
 
-def write():
+def write(url="", branch=""):
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "weights").mkdir(parents=True)
     for name in NAMES:
@@ -49,14 +49,12 @@ def write():
     for name in ("common.py", "noisy.png", "requirements.txt"):
         shutil.copy(ROOT / name, FOLDER)
     shutil.copy(ROOT / "teaching" / "STUDENTS.md", FOLDER / "README.md")
+    publish.write("", [""] * len(NAMES), FOLDER)  # those of the solved bundle
+    if url:
+        publish.publish(url, branch, FOLDER)
+    shutil.make_archive(str(FOLDER), "zip", FOLDER)
+    print(f"{FOLDER}/ and {FOLDER}.zip are for students.")
 
 
 if __name__ == "__main__":
-    write()
-    if sys.argv[1]:
-        home = Path.cwd()
-        os.chdir(FOLDER)
-        publish.publish(*sys.argv[1:])
-        os.chdir(home)
-    shutil.make_archive(str(FOLDER), "zip", FOLDER)
-    print(f"{FOLDER}/ and {FOLDER}.zip are for students.")
+    write(*sys.argv[1:])

@@ -9,6 +9,8 @@ unpacked, and nothing outside FOLDER is read.
 
 import collections
 import csv
+import functools
+import hashlib
 import io
 import json
 import re
@@ -22,7 +24,6 @@ from PIL import Image
 import common
 from notebooks import NAMES, ROOT
 
-ATTEMPT = re.compile(r"_([^_]+)_attempt_([\d-]+)_?")
 LIMIT = 50_000_000  # bytes of a file
 NETWORKS = {"Model1": "114,307 parameters, 5 Conv2D",
             "Model2": "114,307 parameters, 5 Conv2D, 1 Add",
@@ -35,8 +36,12 @@ def handins(folder):
     """Return {student: paths} of what lies in `folder`: of several attempts, the latest."""
     latest = {}
     for path in sorted(folder.iterdir()):
-        match = ATTEMPT.search(path.name)
-        student, when = match.groups() if match else (path.name.removesuffix(".zip"), "")
+        student, attempt, rest = path.name.partition("_attempt_")
+        when = rest[:19]  # such as 2026-11-28-10-00-00
+        if not (attempt or path.is_dir() or path.suffix.lower() == ".zip"):
+            continue  # what a system leaves beside the hand-ins
+        if not attempt and path.is_file():
+            student = path.stem
         known, paths = latest.get(student, (when, []))
         if when >= known:
             latest[student] = (when, [*(paths if when == known else []), path])
@@ -44,36 +49,49 @@ def handins(folder):
 
 
 def members(path, root):
-    """Yield the names, sizes and readers of the files in `path`: a folder, a zip file or a file."""
-    if path.suffix == ".zip":
+    """Yield the paths and readers of the files in `path`: a folder, a zip file or a file."""
+    if not path.resolve().is_relative_to(root):
+        raise ValueError("it leads out of the folder")
+    if path.is_dir():
+        for each in sorted(path.iterdir()):
+            yield from members(each, root)
+    elif path.suffix.lower() == ".zip":
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 inside = PurePosixPath(info.filename.replace("\\", "/"))
                 if inside.is_absolute() or ".." in inside.parts:
                     raise ValueError(f"it holds {info.filename}, which leads out of it")
-                yield inside.name, info.file_size, lambda info=info: archive.read(info)
-        return
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        if not file.resolve().is_relative_to(root):
-            raise ValueError(f"{file.name} leads out of the folder")
-        if file.is_file():
-            yield ATTEMPT.split(file.name)[-1], file.stat().st_size, file.read_bytes
+                yield inside, functools.partial(archive.open, info)
+    else:
+        yield path.relative_to(root), functools.partial(open, path, "rb")
 
 
 def read(paths, root):
-    """Return {(model, suffix): content} of a student's files, and remarks on those unread."""
-    files, remarks = {}, []
+    """Return {(model, suffix): content} of a student's files, and remarks on those unread.
+
+    Of copies, that with the plainest name counts, and the one that lies in the fewest folders.
+    """
+    found, remarks = {}, []
     for path in paths:
         try:
-            for name, size, content in members(path, root):
-                match = re.match(r"(Model[123])\b.*\.(\w+)$", name, re.IGNORECASE)
-                if match and size > LIMIT:
-                    raise ValueError(f"{name} has {size:,} bytes")
-                if match:
-                    files[match[1].capitalize(), match[2].lower()] = content()
+            for inside, reader in members(path, root):
+                name = re.sub(r".*_attempt_[\d-]+_?", "", inside.name)
+                match = re.match(r"(Model[123])\b(.*)\.(ipynb|png|py)$", name, re.IGNORECASE)
+                hidden = any(part.startswith((".", "__MACOSX")) for part in inside.parts)
+                if not match or hidden:
+                    continue
+                with reader() as file:
+                    content = file.read(LIMIT + 1)
+                if len(content) > LIMIT:
+                    raise ValueError(f"{name} has more than {LIMIT:,} bytes")
+                rank = (match[2] != "", len(inside.parts))
+                place = found.setdefault((match[1].capitalize(), match[3].lower()), [])
+                place.append((rank, name, content))
         except Exception as error:  # a damaged zip file raises errors of many kinds
             remarks.append(f"{path.name} cannot be read: {error}")
-    return files, remarks
+    chosen = {place: min(copies, key=lambda copy: copy[0]) for place, copies in found.items()}
+    remarks += [f"read: {name}" for (copied, _), name, _ in chosen.values() if copied]
+    return {place: content for place, (_, _, content) in chosen.items()}, remarks
 
 
 def outputs(cell):
@@ -90,7 +108,7 @@ def how_it_ran(cells):
             if output["output_type"] == "error":
                 return output["ename"]
     counts = [cell.get("execution_count") for cell in cells if "".join(cell["source"]).strip()]
-    return "yes" if counts == list(range(1, len(counts) + 1)) else "not in one go"
+    return "yes" if counts and counts == list(range(1, len(counts) + 1)) else "not in one go"
 
 
 def network(text):
@@ -112,17 +130,25 @@ def about_notebook(model, content):
     text = "\n".join(map(outputs, cells))
     row = {"ran": how_it_ran(cells), "network": network(text)}
     if row["network"] == NETWORKS[model]:
-        row["network"] = "as asked"
+        row["network"] = "size as asked"
     for columns, pattern in {
             ("epochs", "data", "seed"): r"^Epoch (\d+) of \d+ on (.+?) \(.*seed (\d+)\)",
-            ("test",): r"test images of .+? +noisy [\d.]+ +\S+ +([\d.]+)$",
+            ("test",): r"test images of .{1,60}? +noisy [\d.]+ +\S+ +([\d.]+)$",
             ("notebook",): r"^noisy\.png +noisy [\d.]+ +\S+ +([\d.]+)$"}.items():
         for match in re.finditer(pattern, text, re.MULTILINE):
             row |= dict(zip(columns, match.groups()))
     return row
 
 
+def plain(value):
+    """Return `value` as a line that no terminal and no spreadsheet takes for anything else."""
+    text = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value)).encode("utf-8", "replace").decode()
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
 def pixels(content):
+    if not content.startswith(b"\x89PNG"):
+        raise ValueError("it is not a PNG file")
     picture = Image.open(io.BytesIO(content), formats=["PNG"])
     if picture.size != (512, 512):
         raise ValueError("it has {} × {} pixels, not 512 × 512".format(*picture.size))
@@ -130,36 +156,38 @@ def pixels(content):
 
 
 def rows_of(student, files, remarks, seen):
-    """Yield a student's rows. `seen` has the pictures so far: {bytes: [whose, with which seed]}."""
+    """Yield a student's rows. `seen` has the pictures so far: {hash: [(whose, seed)]}."""
     for model in NAMES:
         row, said = {"student": student, "model": model}, list(remarks)
-        others = sorted(suffix for name, suffix in files if name == model and suffix != "png")
         try:
-            row |= about_notebook(model, files[model, "ipynb"])
-        except KeyError:
-            said.append(f"no notebook, but {', '.join(others)}" if others else "no notebook")
-        except Exception as error:
-            said.append(f"the notebook cannot be read: {error}")
+            if (model, "ipynb") in files:
+                row |= about_notebook(model, files[model, "ipynb"])
+            else:
+                said.append("no notebook" + ", but a .py" * ((model, "py") in files))
+        except Exception as error:  # it may hold anything
+            said.append(f"the notebook cannot be read: {error!r}")
         if (model, "png") in files:
             try:
                 picture = pixels(files[model, "png"])
                 row["picture"] = f"{common.psnr(common.clean_picture(), picture):.2f}"
-                if row["picture"] != row.get("notebook"):
+                if row["picture"] != row.get("notebook", row["picture"]):
                     said.append("the picture is not the notebook's")
-                same = seen.setdefault((model, picture.tobytes()), [])
+                same = seen.setdefault(hashlib.sha256(picture).digest(), [])
                 said += [f"same picture as {whose} (seed {seed})" for whose, seed in same[:2]]
-                same.append((student, row.get("seed", "?")))
+                same.append((f"{student}'s {model}", row.get("seed", "?")))
             except Exception as error:
                 said.append(f"the picture cannot be read: {error}")
-        yield row | {"remarks": "; ".join(said)}
+        row["remarks"] = "; ".join(said)
+        yield {column: plain(value) for column, value in row.items()}
 
 
 def table(folder):
     """Return the rows of all hand-ins in `folder`."""
-    published = {(name, pixels((ROOT / f"{name}.png").read_bytes()).tobytes()):
-                 [("the published one", common.read_run(name).seed)] for name in NAMES}
+    seen = {hashlib.sha256(pixels((ROOT / f"{name}.png").read_bytes())).digest():
+            [(f"the published {name}", common.read_run(name).seed)] for name in NAMES}
+    folder = folder.resolve()
     return [row for student, paths in handins(folder).items()
-            for row in rows_of(student, *read(paths, folder.resolve()), published)]
+            for row in rows_of(student, *read(paths, folder), seen)]
 
 
 if __name__ == "__main__":
@@ -167,11 +195,11 @@ if __name__ == "__main__":
         sys.exit(f"HANDINS is {sys.argv[1]!r}; it must be the folder with what was handed in.")
     rows = table(Path(sys.argv[1]))
     Path("build").mkdir(exist_ok=True)
-    with open("build/marks.csv", "w", newline="", encoding="utf-8") as file:
+    with open("build/marks.csv", "w", newline="", encoding="utf-8-sig") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    widths = [max(len(str(row.get(each, ""))) for row in [*rows, {each: each}])
-              for each in COLUMNS[:-1]] + [0]
-    for row in [dict(zip(COLUMNS, COLUMNS)), *rows]:
-        print("  ".join(f"{row.get(each, ''):{n}}" for each, n in zip(COLUMNS, widths)).rstrip())
+    lines = [COLUMNS, *([row.get(column, "") for column in COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        print("  ".join(map(str.ljust, line, widths)).rstrip())

@@ -22,8 +22,8 @@ def badge(name, repository, branch):
             f"(https://colab.research.google.com/github/{repository}/blob/{branch}/{name}.ipynb)\n")
 
 
-def publish(url, branch):
-    """Write the address of the bundle into the notebooks and the README of this folder."""
+def publish(url, branch, folder=Path()):
+    """Write the address of the bundle into the notebooks and the README of `folder`."""
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
     if found and re.fullmatch(r"[\w.-][\w./-]*", branch):
         badges = [badge(name, found[1], branch) for name in NAMES]
@@ -34,21 +34,25 @@ def publish(url, branch):
         sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
                  "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "
                  "address of a zip file.")
+    write(archive, badges, folder)
+    print(f"The notebooks now fetch {archive}. "
+          + ("They and README.md have badges: commit and push them." if found else
+             f"Put {url.rpartition('/')[2]} there, and give the notebooks to the students."))
+
+
+def write(archive, badges, folder):
     for name, link in zip(NAMES, badges):
-        notebook = nbformat.read(f"{name}.ipynb", as_version=4)
+        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         title = notebook.cells[0]
         title.source = (link + "\n" + BADGE.sub("", title.source)).lstrip()
         setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
         setup.source = re.sub(r'(?<=^ARCHIVE = )".*?"', lambda _: f'"{archive}"', setup.source,
                               flags=re.M)
-        nbformat.write(notebook, f"{name}.ipynb")
-    readme = Path("README.md")
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    readme = folder / "README.md"
     heading, text = BADGE.sub("", readme.read_text(encoding="utf-8")).split("\n", 1)
     badges = "".join(badges) + "\n" * any(badges)
     readme.write_text(f"{heading}\n\n{badges}{text.lstrip()}", encoding="utf-8")
-    print(f"The notebooks now fetch {archive}. "
-          + ("They and README.md have badges: commit and push them." if found else
-             "Put build/bundle.zip there, and give these notebooks to the students."))
 
 
 if __name__ == "__main__":

@@ -71,12 +71,12 @@ def test_marks_tell_hand_ins_apart():
     Path("in/carla/Model2.ipynb").write_text(json.dumps(cells), encoding="utf-8")
     anna, bob, carla = (row for row in marks.table(Path("in")) if row["model"] == "Model2")
     assert (anna["student"], anna["ran"], anna["network"], anna["epochs"], anna["seed"]) == (
-        "anna", "yes", "as asked", "100", "0")
+        "anna", "yes", "size as asked", "100", "0")
     assert (anna["test"], anna["notebook"], anna["picture"], anna["remarks"]) == (
         "28.75", "30.72", "30.72", "")
     assert bob["network"].endswith("skip from the clean image") and bob["test"] == "20.00"
     assert carla["ran"] == "NameError"
-    assert carla["remarks"] == "same picture as the published one (seed 0)"
+    assert carla["remarks"] == "same picture as the published Model2 (seed 0)"
 
 
 def test_of_several_attempts_the_latest_counts_and_equal_pictures_show():
@@ -87,9 +87,10 @@ def test_of_several_attempts_the_latest_counts_and_equal_pictures_show():
         shutil.copy(Path("one", file.replace(" (1)", "")),
                     f"in/Practice 1_{student}_attempt_2026-11-{day}-10-00-00_{file}")
     rows = marks.table(Path("in"))
-    assert [row["student"] for row in rows] == ["a1"] * 3 + ["b2"] * 3
-    assert rows[0]["remarks"] == "no notebook; the picture is not the notebook's"
-    assert rows[3]["remarks"].endswith("same picture as a1 (seed ?)")
+    assert [row["student"] for row in rows] == ["Practice 1_a1"] * 3 + ["Practice 1_b2"] * 3
+    assert rows[0]["remarks"] == "no notebook"
+    assert rows[3]["remarks"] == ("read: Model1 (1).png; no notebook; "
+                                  "same picture as Practice 1_a1's Model1 (seed ?)")
     assert rows[5]["epochs"] == "100"
 
 
@@ -105,7 +106,7 @@ def test_what_cannot_be_read_is_told_and_the_next_student_follows():
     Image.new("RGB", (512, 300)).save("in/e size/Model1.png")
     os.symlink(ROOT / "Model1.ipynb", "in/f link/Model1.ipynb")
     found = [row["remarks"] for row in marks.table(Path("in")) if row["model"] == "Model1"]
-    expected = ("leads out of it", "not a zip file", "no notebook, but py",
-                "the notebook cannot be read", "it has 512 × 300 pixels", "Model1.ipynb leads out",
-                "has 100,000,000 bytes")
+    expected = ("leads out of it", "not a zip file", "no notebook, but a .py",
+                "the notebook cannot be read", "it has 512 × 300 pixels", "leads out of the folder",
+                "has more than 50,000,000 bytes")
     assert len(found) == len(expected) and all(map(str.__contains__, found, expected)), found
