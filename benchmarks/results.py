@@ -1,6 +1,6 @@
 """Print one table of what the three executed notebooks of a folder achieved.
 
-Usage: PYTHONPATH=.:tests python benchmarks/results.py FOLDER   (make results: here)
+Usage: PYTHONPATH=.:tests python benchmarks/results.py FOLDER   (make results: of this one)
 For the committed ones, it also draws faces.png, the README's figure.
 """
 
@@ -44,5 +44,5 @@ if __name__ == "__main__":
         draw_faces()
     if folder == Path("build"):
         print("This was a quick run: a sign that all works, not what the networks can do.\n"
-              "For real, on CIFAR-10, at 3 to 4 minutes per epoch and model on two cores: "
+              "For real, on CIFAR-10, at 3 to 5 minutes per epoch and model on two cores: "
               "make run EPOCHS=3.")
