@@ -98,8 +98,9 @@ QUICK_EPOCHS, QUICK_TRAIN_IMAGES, QUICK_TEST_IMAGES = 2, 1600, 200
 def set_up(name, epochs, batch_size, noise_std, seed):
     """Check the settings, and print the versions, the device and the kind of run.
 
-    Returns the number of epochs to train: `epochs`, or DENOISE_EPOCHS in its place; a quick run
-    has QUICK_EPOCHS at most. Raises Halt for a setting that cannot be used.
+    A missing noisy.png is made anew. Returns the number of epochs to train: `epochs`, or
+    DENOISE_EPOCHS in its place; a quick run has QUICK_EPOCHS at most. Raises Halt for a setting
+    that cannot be used.
     """
     epochs = os.environ.get("DENOISE_EPOCHS") or epochs
     epochs = int(epochs) if str(epochs).isdecimal() else epochs
@@ -116,6 +117,8 @@ def set_up(name, epochs, batch_size, noise_std, seed):
     if QUICK:
         print("Quick run (DENOISE_QUICK=1): few images and epochs, every file goes to build/.\n"
               "It shows that the notebook works, not what the network can do.")
+    if not pathlib.Path("noisy.png").exists():
+        save_picture(noisy_picture(), "noisy.png")
     return min(epochs, QUICK_EPOCHS) if QUICK else epochs
 
 
@@ -750,7 +753,6 @@ def load_reference(model, noise_std):
 #
 # Files of many kinds become arrays of four: grey or colours, each with or without alpha.
 
-NOISY_PICTURE = "noisy.png"
 Image.init()  # before this, Pillow does not know its formats
 FORMATS = [kind for kind in ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP") if kind in Image.OPEN]
 
@@ -780,14 +782,12 @@ def open_picture(name):
     if it has colours, (height, width, 4) with alpha; uint16 for 16-bit grey, else uint8: 16-bit
     colours and 16-bit grey with alpha are read as 8 bits, and one transparent value of 16-bit grey
     is not kept. A palette is written out as colours, CMYK is converted to RGB. A photograph is
-    turned upright as its EXIF data say. Of several frames it is the first. A missing noisy.png is
-    made anew. The profile is its ICC profile, bytes or None, for save_picture().
+    turned upright as its EXIF data say. Of several frames it is the first. The profile is its ICC
+    profile, bytes or None, for save_picture().
 
     Raises Halt for a file that is missing, damaged or of another kind.
     """
     path = pathlib.Path(os.path.expanduser(name))
-    if str(name) == NOISY_PICTURE and not path.exists():
-        save_picture(noisy_picture(), path)
     if not path.is_file():
         raise Halt(f"There is no picture {name} in {pathlib.Path.cwd()}: put it there.")
     try:
@@ -1046,7 +1046,8 @@ def plot_curves(run):
     The axes are the same for all runs with the same noise and number of epochs, unless one rises by
     more than 10 dB.
     """
-    left, right = _new_figure(11, 3.6, f"{run.model} on {run.data}").subplots(1, 2)
+    left, right = _new_figure(11, 3.6, f"{run.model} on {run.data}").subplots(
+        1, 2, gridspec_kw={"wspace": 0.08})
     draw_loss(left, run)
     left.set_title("Loss: lower is better")
     rate = left.twinx()
@@ -1068,7 +1069,7 @@ def draw_loss(axes, *runs):
     noisy = 10 ** (-run.noisy_psnr / 10)
     axes.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
     axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 40, noisy * 40),
-             xlim=(1 / POINTS_PER_EPOCH, run.epochs))
+             xlim=(1 / POINTS_PER_EPOCH, max(each.epochs for each in runs)))
     axes.legend(fontsize=9, loc="upper right")
     _mark_epochs(axes)
 
@@ -1090,4 +1091,4 @@ def _mark_epochs(axes):
 
 
 # By this line a notebook knows that the file is the one that belongs to it.
-BUNDLE = "denoising coursework 9"
+BUNDLE = "denoising coursework 10"

@@ -7,6 +7,7 @@ import re
 
 import nbformat
 import numpy as np
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = ("Model1", "Model2", "Model3")
@@ -75,9 +76,9 @@ def built(name, data, epochs, folder=ROOT, **changed):
 
     import common
 
-    variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "data": data,
-                 "noisy": common.noisy_picture(), **settings(name, folder), "EPOCHS": epochs,
-                 **changed}
+    variables = {"keras": keras, "layers": keras.layers, "np": np, "Image": Image,
+                 "common": common, "data": data, "noisy": common.noisy_picture(),
+                 **settings(name, folder), "EPOCHS": epochs, **changed}
     variables["CHECKPOINTS"] = common.output_path(variables["CHECKPOINTS"])
     variables["clean_test"] = common.to_float(data.test)
     variables["noisy_test"] = common.add_noise(

@@ -100,14 +100,12 @@ def test_locally_one_line_says_what_is_missing_where_and_what_to_do(alone):
 
 
 def test_colab_uploads_the_archive_and_goes_on(alone, tmp_path):
-    (tmp_path / "cat.jpg").write_bytes(b"a picture")
     archive = pack(tmp_path / "bundle (1).zip", {"__MACOSX/._common.py": b"", "evil.py": b""})
-    process = upload(alone, tmp_path / "cat.jpg", archive, count=5,
-                     then="print(noisy.shape, common.__file__)")
+    process = upload(alone, archive, count=5, then="print(noisy.shape, common.__file__)")
     assert process.returncode == 0, process.stderr
     assert "photographs: 1,600 training images" in process.stdout
     assert process.stdout.strip().endswith(f"(512, 512, 3) {alone}/common.py")
-    assert files_in(alone) == sorted([*SHIPPED, "cat.jpg"])
+    assert files_in(alone) == sorted([*SHIPPED, archive.name])
 
 
 @pytest.mark.parametrize("top", ["", "denoising-main/"])
@@ -136,8 +134,9 @@ def test_what_is_not_the_bundle_leaves_nothing_and_can_be_corrected(alone, tmp_p
         path.write_bytes(path.read_bytes()[:-2000])
     if fault == "no zip":
         path.write_bytes(b"<!DOCTYPE html>")
-    line = halted(upload(alone, *() if fault == "nothing" else (path,)))
-    assert reason in line and not files_in(alone)
+    uploaded = [] if fault == "nothing" else [path]
+    line = halted(upload(alone, *uploaded))
+    assert reason in line and files_in(alone) == [path.name for path in uploaded]
     assert upload(alone, pack(path)).returncode == 0
 
 
@@ -149,7 +148,7 @@ def test_what_was_uploaded_without_an_archive_stays(alone):
 
 def test_another_common_is_recognised_and_not_replaced(alone, tmp_path):
     (alone / "common.py").write_text("BUNDLE = 'denoising coursework 0'")
-    line = halted(upload(alone, pack(tmp_path / "a.zip")))
+    line = halted(upload(alone, pack(tmp_path / "a.zip"), count=4))
     assert line.startswith(f"{alone}/common.py is not the one of this notebook")
     assert files_in(alone) == ["common.py"]
 

@@ -24,11 +24,6 @@ def test_noisy_png_is_the_astronaut_with_noise_of_a_tenth():
     assert noise.mean() == pytest.approx(0, abs=0.001)
 
 
-def test_missing_noisy_png_is_made_anew():
-    np.testing.assert_array_equal(common.open_picture("noisy.png")[0], common.noisy_picture())
-    assert pathlib.Path("noisy.png").exists()
-
-
 # ---- What is read, and kept ----------------------------------------------------------------------
 
 GREY, COLOUR = random_image(9, 13), random_image(9, 13, 3)

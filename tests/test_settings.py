@@ -6,7 +6,9 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import common
 import notebooks
@@ -16,6 +18,8 @@ GOOD = {"name": "Model1", "epochs": 100, "batch_size": 32, "noise_std": 0.1, "se
 
 def test_without_variables_the_run_is_the_real_one():
     assert common.set_up(**GOOD) == 100
+    with Image.open("noisy.png") as made_anew:
+        np.testing.assert_array_equal(made_anew, common.noisy_picture())
     assert common.output_path("Model1.png") == pathlib.Path("Model1.png")
     assert common.output_path("~/kept") == pathlib.Path.home() / "kept"
 
@@ -43,7 +47,8 @@ def test_quick_run_is_short_and_writes_under_build_alone(name, monkeypatch, tmp_
     monkeypatch.setattr(common, "QUICK", True)
     monkeypatch.setenv("DENOISE_EPOCHS", "50")
     for folder in ("checkpoints", tmp_path / "drive" / "checkpoints"):
-        variables = {"common": common, **notebooks.settings(name), "CHECKPOINTS": folder}
+        variables = {"common": common, "np": np, "Image": Image, "BUNDLE": common.BUNDLE,
+                     **notebooks.settings(name), "CHECKPOINTS": folder}
         exec(notebooks.code_with(name, "common.set_up("), variables)
         assert variables["EPOCHS"] == common.QUICK_EPOCHS
         assert variables["CHECKPOINTS"] == pathlib.Path("build/checkpoints")
