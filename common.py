@@ -327,8 +327,11 @@ class Muon(keras.optimizers.Adam):
         super().__init__(learning_rate, **options)
         self.momentum = momentum
 
+    def takes(self, shape):
+        return len(shape) == 4 and min(shape[2:]) >= 16
+
     def update_step(self, gradient, variable, learning_rate):
-        if len(variable.shape) != 4 or min(variable.shape[2:]) < 16:
+        if not self.takes(variable.shape):
             super().update_step(gradient, variable, learning_rate)
             return
         momentum = self._momentums[self._get_variable_index(variable)]  # Adam's place for it

@@ -30,6 +30,28 @@ PLAIN = {"optimizer": keras.optimizers.Adam, "rate": 1e-3, "warm-up": False, "de
 RECIPE = {"optimizer": common.Muon, "rate": 4e-3, "warm-up": True, "decay": True, "zero": True,
           "batchnorm": 0.9}
 DOUBLE = {**RECIPE, "rate": 8e-3}
+TAKEN = {  # by Muon, of the kernels (height, width, in, out)
+    "wide": lambda shape: min(shape[2:]) >= 16,  # as in the notebooks
+    "first": lambda shape: shape[3] >= 16,  # those and the one of the first layer
+    "all": lambda shape: True,
+}
+
+
+class Muon(common.Muon):
+    """Muon for the `kernels` of TAKEN, Adam for all other variables at a `share` of the rate."""
+
+    def __init__(self, learning_rate, kernels, share):
+        super().__init__(learning_rate)
+        self.kernels, self.share = kernels, share
+
+    def takes(self, shape):
+        return len(shape) == 4 and TAKEN[self.kernels](shape)
+
+    def update_step(self, gradient, variable, learning_rate):
+        share = 1.0 if self.takes(variable.shape) else self.share
+        super().update_step(gradient, variable, share * learning_rate)
+
+
 ROWS = {
     "plain": PLAIN,
     "adam": {**RECIPE, "optimizer": keras.optimizers.Adam, "rate": 2e-3},
@@ -55,6 +77,10 @@ for optimizer, lowest, broken in (("muon", 1e-3, 16e-3), ("adam", 5e-4, 16e-3)):
     for rate in (lowest * 2**i for i in range(6)):
         ROWS[f"{optimizer}-at-{rate:g}"] = {**ROWS[optimizer], "rate": rate}
         PLAN.append((400, [f"{optimizer}-at-{rate:g}"], (0, 1, 2) if rate >= broken else (0,)))
+for rate, kernels, part in itertools.product((4e-3, 8e-3, 16e-3), TAKEN, (1, 2, 4, 8)):
+    ROWS[f"{kernels}-at-{rate:g}-adam-{part}"] = {
+        **RECIPE, "optimizer": Muon, "rate": rate,
+        "options": {"kernels": kernels, "share": 1 / part}}
 ONLY_IN = {"muon-8e-3-not-zero": ("Model2", "Model3"), "muon-8e-3-batchnorm-0.99": ("Model3",)}
 
 
