@@ -1,13 +1,12 @@
 """Read what students handed in, and tell the one who marks it what there is to see.
 
 Usage: PYTHONPATH=.:tests python teaching/marks.py FOLDER   (make marks HANDINS=FOLDER)
-FOLDER holds a folder or a zip file for each student, or what Blackboard exports: files named
-…_USER_attempt_DATE_NAME, of which the latest attempt counts. Prints a table and writes it to
-build/marks.csv. Outputs are found by what they say, wherever they stand. Nothing is executed or
-unpacked, and nothing outside FOLDER is read.
+FOLDER holds a folder or a zip file for each student, or what learning platforms export: files
+named STUDENT_NAME or, by Blackboard, …_USER_attempt_DATE_NAME, of which the latest attempt counts.
+Prints a table and writes it to build/marks.csv. Outputs are found by what they say, wherever they
+stand. Nothing is executed or unpacked, and nothing outside FOLDER is read.
 """
 
-import collections
 import csv
 import functools
 import hashlib
@@ -25,9 +24,11 @@ import common
 from notebooks import NAMES, ROOT
 
 LIMIT = 50_000_000  # bytes of a file
-NETWORKS = {"Model1": "114,307 parameters, 5 Conv2D",
-            "Model2": "114,307 parameters, 5 Conv2D, 1 Add",
-            "Model3": "114,819 parameters, 5 Conv2D, 4 BatchNormalization, 1 Add"}
+KINDS = ("Conv2D", "BatchNormalization", "ReLU", "Add")  # of layers
+NETWORKS = {"Model1": "114,307 parameters, 5 Conv2D, 4 ReLU",
+            "Model2": "114,307 parameters, 5 Conv2D, 4 ReLU, 1 Add",
+            "Model3": "114,819 parameters, 5 Conv2D, 4 BatchNormalization, 4 ReLU, 1 Add"}
+NAMED = re.compile(r"(Model[123])(?!\d)(.*)\.(ipynb|png|py)$", re.IGNORECASE)
 COLUMNS = ("student", "model", "ran", "network", "epochs", "seed", "data", "test", "notebook",
            "picture", "remarks")
 
@@ -35,13 +36,12 @@ COLUMNS = ("student", "model", "ran", "network", "epochs", "seed", "data", "test
 def handins(folder):
     """Return {student: paths} of what lies in `folder`: of several attempts, the latest."""
     latest = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("[!.]*")):
         student, attempt, rest = path.name.partition("_attempt_")
         when = rest[:19]  # such as 2026-11-28-10-00-00
-        if not (attempt or path.is_dir() or path.suffix.lower() == ".zip"):
-            continue  # what a system leaves beside the hand-ins
         if not attempt and path.is_file():
-            student = path.stem
+            student = NAMED.sub("", path.name).strip("_- ") or "?"
+            student = path.stem if student == path.name else student
         known, paths = latest.get(student, (when, []))
         if when >= known:
             latest[student] = (when, [*(paths if when == known else []), path])
@@ -67,7 +67,7 @@ def members(path, root):
 
 
 def read(paths, root):
-    """Return {(model, suffix): content} of a student's files, and remarks on those unread.
+    """Return {(model, suffix): (content, remark)} of a student's files, and remarks on the others.
 
     Of copies, that with the plainest name counts, and the one that lies in the fewest folders.
     """
@@ -76,7 +76,7 @@ def read(paths, root):
         try:
             for inside, reader in members(path, root):
                 name = re.sub(r".*_attempt_[\d-]+_?", "", inside.name)
-                match = re.match(r"(Model[123])\b(.*)\.(ipynb|png|py)$", name, re.IGNORECASE)
+                match = NAMED.search(name)
                 hidden = any(part.startswith((".", "__MACOSX")) for part in inside.parts)
                 if not match or hidden:
                     continue
@@ -84,14 +84,17 @@ def read(paths, root):
                     content = file.read(LIMIT + 1)
                 if len(content) > LIMIT:
                     raise ValueError(f"{name} has more than {LIMIT:,} bytes")
-                rank = (match[2] != "", len(inside.parts))
+                rank = (match[0] != name or match[2] != "", len(inside.parts))
                 place = found.setdefault((match[1].capitalize(), match[3].lower()), [])
                 place.append((rank, name, content))
         except Exception as error:  # a damaged zip file raises errors of many kinds
             remarks.append(f"{path.name} cannot be read: {error}")
-    chosen = {place: min(copies, key=lambda copy: copy[0]) for place, copies in found.items()}
-    remarks += [f"read: {name}" for (copied, _), name, _ in chosen.values() if copied]
-    return {place: content for place, (_, _, content) in chosen.items()}, remarks
+    files = {}
+    for place, copies in found.items():
+        rank, name, content = min(copies, key=lambda copy: copy[0])
+        doubt = rank[0] or sum(other == rank for other, _, _ in copies) > 1
+        files[place] = content, f"of {len(copies)}, {name} was read" * doubt
+    return files, remarks
 
 
 def outputs(cell):
@@ -108,15 +111,15 @@ def how_it_ran(cells):
             if output["output_type"] == "error":
                 return output["ename"]
     counts = [cell.get("execution_count") for cell in cells if "".join(cell["source"]).strip()]
-    return "yes" if counts and counts == list(range(1, len(counts) + 1)) else "not in one go"
+    if not any(counts):
+        return "no"
+    return "yes" if counts == list(range(1, len(counts) + 1)) else "not in one go"
 
 
 def network(text):
     """Say which layers and parameters the last table of layers in `text` has."""
     table = text.rpartition('Model: "')[2]
-    kinds = collections.Counter(re.findall(r"\((Conv2D|BatchNormalization|Add)\)", table))
-    said = [f"{number} {kind}" for kind in ("Conv2D", "BatchNormalization", "Add")
-            if (number := kinds[kind])]
+    said = [f"{number} {kind}" for kind in KINDS if (number := table.count(f"({kind})"))]
     first, skip = re.search(r"(\w+)\s+\(InputLayer\)", table), re.search(r"\(Add\)[^├└]*", table)
     if first and skip and f"{first[1]}[0]" in skip[0]:
         said.append("skip from the clean image")
@@ -155,36 +158,50 @@ def pixels(content):
     return np.array(picture.convert("RGB"))
 
 
+def digest(picture):
+    return hashlib.sha256(picture).digest()
+
+
+def same(seen, thing, whose):
+    """Return two of those who had the `thing` before, and note that `whose` it is, too."""
+    owners = seen.setdefault(thing, [])
+    owners.append(whose)
+    return owners[:-1][:2]
+
+
 def rows_of(student, files, remarks, seen):
-    """Yield a student's rows. `seen` has the pictures so far: {hash: [(whose, seed)]}."""
+    """Yield a student's rows. `seen` has the seeds and pictures so far, and whose they are."""
     for model in NAMES:
         row, said = {"student": student, "model": model}, list(remarks)
+        said += [files[model, kind][1] for kind in ("ipynb", "png") if (model, kind) in files]
         try:
             if (model, "ipynb") in files:
-                row |= about_notebook(model, files[model, "ipynb"])
+                row |= about_notebook(model, files[model, "ipynb"][0])
             else:
                 said.append("no notebook" + ", but a .py" * ((model, "py") in files))
         except Exception as error:  # it may hold anything
             said.append(f"the notebook cannot be read: {error!r}")
+        seed = row.get("seed", "?")
+        if seed != "?":
+            said += [f"same seed as {each}" for each in same(seen, (model, seed), student)]
         if (model, "png") in files:
             try:
-                picture = pixels(files[model, "png"])
+                picture = pixels(files[model, "png"][0])
                 row["picture"] = f"{common.psnr(common.clean_picture(), picture):.2f}"
                 if row["picture"] != row.get("notebook", row["picture"]):
                     said.append("the picture is not the notebook's")
-                same = seen.setdefault(hashlib.sha256(picture).digest(), [])
-                said += [f"same picture as {whose} (seed {seed})" for whose, seed in same[:2]]
-                same.append((f"{student}'s {model}", row.get("seed", "?")))
+                said += [f"same picture as {each}" for each in same(
+                    seen, digest(picture), f"{student}'s {model} (seed {seed})")]
             except Exception as error:
                 said.append(f"the picture cannot be read: {error}")
-        row["remarks"] = "; ".join(said)
+        row["remarks"] = "; ".join(filter(None, said))
         yield {column: plain(value) for column, value in row.items()}
 
 
 def table(folder):
     """Return the rows of all hand-ins in `folder`."""
-    seen = {hashlib.sha256(pixels((ROOT / f"{name}.png").read_bytes())).digest():
-            [(f"the published {name}", common.read_run(name).seed)] for name in NAMES}
+    seen = {digest(pixels((ROOT / f"{name}.png").read_bytes())):
+            [f"the published {name} (seed {common.read_run(name).seed})"] for name in NAMES}
     folder = folder.resolve()
     return [row for student, paths in handins(folder).items()
             for row in rows_of(student, *read(paths, folder), seen)]

@@ -22,25 +22,21 @@ def badge(name, repository, branch):
             f"(https://colab.research.google.com/github/{repository}/blob/{branch}/{name}.ipynb)\n")
 
 
-def publish(url, branch, folder=Path()):
-    """Write the address of the bundle into the notebooks and the README of `folder`."""
+def read(url, branch):
+    """Return the address of the archive behind `url`, and the badges of the three notebooks."""
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
     if found and re.fullmatch(r"[\w.-][\w./-]*", branch):
-        badges = [badge(name, found[1], branch) for name in NAMES]
-        archive = f"https://github.com/{found[1]}/archive/refs/heads/{branch}.zip"
-    elif re.fullmatch(r"https?://[^\s\"\\]+\.zip", url):
-        badges, archive = [""] * len(NAMES), url
-    else:
-        sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
-                 "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "
-                 "address of a zip file.")
-    write(archive, badges, folder)
-    print(f"The notebooks now fetch {archive}. "
-          + ("They and README.md have badges: commit and push them." if found else
-             f"Put {url.rpartition('/')[2]} there, and give the notebooks to the students."))
+        return (f"https://github.com/{found[1]}/archive/refs/heads/{branch}.zip",
+                [badge(name, found[1], branch) for name in NAMES])
+    if re.fullmatch(r"https?://[^\s\"\\]+\.zip", url):
+        return url, [""] * len(NAMES)
+    sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
+             "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "
+             "address of a zip file.")
 
 
-def write(archive, badges, folder):
+def write(archive, badges, folder=Path()):
+    """Write the address of the `archive` into the notebooks of `folder`, and badges there, too."""
     for name, link in zip(NAMES, badges):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         title = notebook.cells[0]
@@ -53,6 +49,14 @@ def write(archive, badges, folder):
     heading, text = BADGE.sub("", readme.read_text(encoding="utf-8")).split("\n", 1)
     badges = "".join(badges) + "\n" * any(badges)
     readme.write_text(f"{heading}\n\n{badges}{text.lstrip()}", encoding="utf-8")
+
+
+def publish(url, branch):
+    archive, badges = read(url, branch)
+    write(archive, badges)
+    print(f"The notebooks now fetch {archive}. "
+          + ("They and README.md have badges: commit and push them." if any(badges) else
+             "Put the zip file there, and give the notebooks to the students."))
 
 
 if __name__ == "__main__":

@@ -57,8 +57,9 @@ def hand_in(folder, *names):
 
 
 def test_marks_tell_hand_ins_apart():
-    for student in ("anna", "bob", "carla"):
+    for seed, student in enumerate(("anna", "bob", "carla")):
         hand_in(Path("in", student), "Model2")
+        alter(Path("in", student, "Model2.ipynb"), ("images, seed 0)", f"images, seed {seed})"))
     with zipfile.ZipFile("in/anna.zip", "w") as archive:
         for path in Path("in/anna").iterdir():
             archive.write(path, f"my work/{path.name}")
@@ -79,17 +80,21 @@ def test_marks_tell_hand_ins_apart():
 
 def test_of_several_attempts_the_latest_counts_and_equal_pictures_show():
     hand_in(Path("one"), "Model1", "Model3")
-    Path("in").mkdir()
+    shutil.copytree("one", "in/zoe")
+    Path("in/zoe/Model1.ipynb").rename("in/zoe/Copy of Model1.ipynb")
+    shutil.copy("one/Model1.ipynb", "in/yan_Model1.ipynb")
     for student, day, file in (("a1", "20", "Model1.ipynb"), ("a1", "21", "Model1.png"),
                                ("b2", "20", "Model1 (1).png"), ("b2", "20", "Model3.ipynb")):
         shutil.copy(Path("one", file.replace(" (1)", "")),
                     f"in/Practice 1_{student}_attempt_2026-11-{day}-10-00-00_{file}")
     rows = marks.table(Path("in"))
-    assert [row["student"] for row in rows] == ["Practice 1_a1"] * 3 + ["Practice 1_b2"] * 3
+    assert [row["student"] for row in rows[:6]] == ["Practice 1_a1"] * 3 + ["Practice 1_b2"] * 3
     assert rows[0]["remarks"] == "no notebook"
-    assert rows[3]["remarks"] == ("read: Model1 (1).png; no notebook; "
+    assert rows[3]["remarks"] == ("of 1, Model1 (1).png was read; no notebook; "
                                   "same picture as Practice 1_a1's Model1 (seed ?)")
     assert rows[5]["epochs"] == "100"
+    assert (rows[6]["student"], rows[6]["epochs"]) == ("yan", "100")
+    assert rows[9]["remarks"].startswith("of 1, Copy of Model1.ipynb was read; same seed as yan; ")
 
 
 def test_what_cannot_be_read_is_told_and_the_next_student_follows():
