@@ -1,6 +1,7 @@
 """What a teacher hands out, and what is read from what comes back."""
 
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -26,6 +27,8 @@ def test_a_hand_out_lacks_the_solution_and_works_with_it(name):
                      *(f"{each}.{kind}" for each in NAMES for kind in ("ipynb", "json"))}
     cells = code_cells(name, "build/handout")
     assert not any(cell.outputs or cell.execution_count for cell in cells)
+    text = "".join(cell.source for cell in notebooks.cells(name, "build/handout"))
+    assert not re.search("benchmarks/|seeds.csv|README|reference\": do|= 100 |H200|bundle.zip", text)
     hole = code_with(name, "keras.Input(", "build/handout")
     variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "NAME": name,
                  "NOISE_STD": 0.1, "SEED": 0}
