@@ -958,7 +958,7 @@ class _Pictures(_Figure):
     """A figure that notebooks embed as JPEG: a noisy picture takes ten times the room as PNG."""
 
     def _ipython_display_(self):
-        jpeg = _encoded(self, "jpeg", pil_kwargs={"quality": 90})
+        jpeg = _encoded(self, "jpeg", bbox_inches="tight", pil_kwargs={"quality": 90})
         IPython.display.display(IPython.display.Image(jpeg))
 
 
@@ -1038,7 +1038,7 @@ def _progress_figure(run, denoised):
     figure = _Figure(figsize=(9, 2.8), layout="constrained")
     curve, place = figure.subplots(1, 2, width_ratios=(5, 2))
     draw_loss(curve, run)
-    _show_image(place, denoised, "the picture, denoised now")
+    _show_image(place, denoised, "a part of the picture, denoised")
     return _encoded(figure, "png")
 
 
@@ -1071,7 +1071,7 @@ def draw_loss(axes, *runs):
         axes.plot(epochs, losses, color=colour(run.model), label=f"{run.model}: training batches")
     noisy = 10 ** (-run.noisy_psnr / 10)
     axes.axhline(noisy, color=NOISY_COLOUR, ls="--", label="noisy input")
-    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 40, noisy * 40),
+    axes.set(ylabel="mean squared error", yscale="log", ylim=(noisy / 20, noisy * 40),
              xlim=(1 / POINTS_PER_EPOCH, max(each.epochs for each in runs)))
     axes.legend(fontsize=9, loc="upper right")
     _mark_epochs(axes)

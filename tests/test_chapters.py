@@ -96,7 +96,7 @@ def test_each_picture_stands_above_its_crop():
 
 
 def test_the_signed_residual_of_model2_is_the_noise(few, capsys):
-    source = code_with("Model2", "def show_residual(")
+    source = code_with("Model2", "inside = keras.Model(")
     shown = {}
     model = notebooks.network("Model2")
     model.get_layer("conv5").set_weights([np.zeros((3, 3, 64, 3)), np.full(3, -0.01)])
