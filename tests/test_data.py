@@ -10,7 +10,6 @@ import skimage.data
 import common
 from conftest import random_image
 
-
 IMAGES = {"x_train": random_image(6, 32, 32, 3), "x_test": random_image(4, 32, 32, 3, seed=1)}
 
 
