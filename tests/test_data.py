@@ -8,48 +8,28 @@ import pytest
 import skimage.data
 
 import common
+from conftest import random_image
+
+IMAGES = {"x_train": random_image(6, 32, 32, 3), "x_test": random_image(4, 32, 32, 3, seed=1)}
 
 
-def arrays(train=6, test=4):
-    rng = np.random.default_rng(0)
-    return {f"{kind}_{part}": rng.integers(0, 256, shape, np.uint8)
-            for part, number in (("train", train), ("test", test))
-            for kind, shape in (("x", (number, 32, 32, 3)), ("y", (number, 1)))}
-
-
-def write_npz(path, **changes):
-    np.savez(path, **{name: array for name, array in {**arrays(), **changes}.items()
-                      if array is not None})
-    return path
-
-
-def test_named_npz_is_read(monkeypatch, tmp_path):
-    monkeypatch.setenv("DENOISE_DATA", str(write_npz(tmp_path / "cifar10.npz")))
+@pytest.mark.parametrize("file, name", [("cifar10.npz", "CIFAR-10"), ("mine.npz", "mine")])
+def test_named_npz_is_read(monkeypatch, file, name):
+    np.savez(file, **IMAGES)
+    monkeypatch.setenv("DENOISE_DATA", file)
     data = common.load_data()
-    np.testing.assert_array_equal(data.train, arrays()["x_train"])
-    np.testing.assert_array_equal(data.test, arrays()["x_test"])
-    assert str(data) == "CIFAR-10: 6 training images, 4 test images"
-    monkeypatch.setenv("DENOISE_DATA", str(write_npz(tmp_path / "mine.npz")))
-    assert str(common.load_data()) == "mine: 6 training images, 4 test images"
+    np.testing.assert_array_equal(data.train, IMAGES["x_train"])
+    np.testing.assert_array_equal(data.test, IMAGES["x_test"])
+    assert str(data) == f"{name}: 6 training images, 4 test images"
 
 
-def truncated(path):
-    content = write_npz(path).read_bytes()
-    path.write_bytes(content[:len(content) // 2])
-
-
-WRONG = {
-    "not there": (lambda path: None, "No such file.* or the word photos"),
-    "truncated": (truncated, "not a zip file"),
-    "no test images": (lambda path: write_npz(path, x_test=None), "x_test is not a file"),
-    "float": (lambda path: write_npz(path, x_train=np.zeros((2, 32, 32, 3))),
-              r"it holds float64 of shape \(2, 32, 32, 3\)"),
-}
-
-
-@pytest.mark.parametrize("fault", WRONG)
-def test_wrong_npz_is_refused_by_name_and_never_replaced(monkeypatch, tmp_path, fault):
-    make, reason = WRONG[fault]
+@pytest.mark.parametrize("make, reason", [
+    (lambda path: None, "No such file.* or the word photos"),
+    (lambda path: path.write_bytes(b"PK\3\4, and the rest is missing"), "not a zip file"),
+    (lambda path: np.savez(path, x_train=IMAGES["x_train"]), "x_test is not a file"),
+    (lambda path: np.savez(path, **IMAGES | {"x_train": np.zeros((2, 32, 32, 3))}),
+     r"it holds float64 of shape \(2, 32, 32, 3\)")])
+def test_wrong_npz_is_refused_by_name_and_never_replaced(monkeypatch, tmp_path, make, reason):
     path = tmp_path / "cifar10.npz"
     make(path)
     monkeypatch.setenv("DENOISE_DATA", str(path))
@@ -80,8 +60,7 @@ def test_keras_is_asked_by_default_and_cannot_hang(monkeypatch):
 
     def load_data():
         timeouts.append(socket.getdefaulttimeout())
-        a = arrays()
-        return (a["x_train"], a["y_train"]), (a["x_test"], a["y_test"])
+        return (IMAGES["x_train"], None), (IMAGES["x_test"], None)
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", load_data)
     before = socket.getdefaulttimeout()

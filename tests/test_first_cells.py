@@ -1,14 +1,10 @@
 """A notebook opened alone, without common.py beside it: its first cell in an empty folder."""
 
-import contextlib
-import functools
-import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -72,15 +68,6 @@ def files_in(folder):
                   if path.is_file() and "__pycache__" not in path.parts)
 
 
-@contextlib.contextmanager
-def site(folder):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 @pytest.fixture
 def alone(tmp_path):
     folder = tmp_path / "content"
@@ -110,13 +97,11 @@ def test_colab_uploads_the_archive_and_goes_on(alone, tmp_path):
 
 @pytest.mark.parametrize("top", ["", "denoising-main/"])
 def test_archive_comes_from_an_address_which_can_be_corrected(alone, tmp_path, top):
-    (tmp_path / "site").mkdir()
-    pack(tmp_path / "site" / "a.zip", {name: None for name in SHIPPED if "weights" in name}, top)
-    with site(tmp_path / "site") as address:
-        for wrong in (f"{address}/b.zip", "http://127.0.0.1:9/a.zip", "example"):
-            line = halted(run(alone, first_cells(1, wrong)))
-            assert f"none comes from {wrong}: " in line and not files_in(alone)
-        process = run(alone, first_cells(1, f"{address}/a.zip"))
+    pack(tmp_path / "a.zip", {name: None for name in SHIPPED if "weights" in name}, top)
+    for wrong in ("http://127.0.0.1:9/a.zip", "example"):
+        line = halted(run(alone, first_cells(1, wrong)))
+        assert f"none comes from {wrong}: " in line and not files_in(alone)
+    process = run(alone, first_cells(1, (tmp_path / "a.zip").as_uri()))
     assert process.returncode == 0, process.stderr
     assert files_in(alone) == ["common.py", "noisy.png"]
 
@@ -125,13 +110,11 @@ OTHER = (ROOT / "common.py").read_bytes().replace(common.BUNDLE.encode(), b"deno
 
 
 @pytest.mark.parametrize("fault, reason", [
-    ("cut", "not a zip file"), ("no zip", "not a zip file"), ("nothing", "not a zip file"),
+    ("no zip", "not a zip file"), ("nothing", "not a zip file"),
     ("no common.py", "missing or of another version"), (OTHER, "missing or of another version")])
 def test_what_is_not_the_bundle_leaves_nothing_and_can_be_corrected(alone, tmp_path, fault, reason):
     content = fault if fault == OTHER else (ROOT / "common.py").read_bytes()
     path = pack(tmp_path / "a.zip", {"common.py": None if fault == "no common.py" else content})
-    if fault == "cut":
-        path.write_bytes(path.read_bytes()[:-2000])
     if fault == "no zip":
         path.write_bytes(b"<!DOCTYPE html>")
     uploaded = [] if fault == "nothing" else [path]

@@ -16,12 +16,6 @@ from notebooks import ROOT
 pytestmark = pytest.mark.usefixtures("weights")
 
 
-def load(name, noise_std=0.1):
-    """Load the reference into the notebook's network. Returns both."""
-    model = notebooks.network(name)
-    return model, common.load_reference(model, noise_std)
-
-
 def test_reference_trains_nothing_and_is_not_trained_on(name, photographs, capsys):
     data = common.Data("photographs", photographs.train[:80], photographs.test[:8])
     variables = notebooks.built(name, data, 100, TRAINING="reference", CHECKPOINTS="checkpoints")
@@ -38,7 +32,7 @@ def test_reference_trains_nothing_and_is_not_trained_on(name, photographs, capsy
 
 def test_weights_of_other_noise_are_refused():
     with pytest.raises(common.Halt, match="come from NOISE_STD = 0.1, here it is 0.2"):
-        load("Model1", noise_std=0.2)
+        common.load_reference(notebooks.network("Model1"), 0.2)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
@@ -61,7 +55,7 @@ def test_missing_and_damaged_files_are_told_in_one_line(file, kept):
     if kept is not None:
         path.write_bytes(content[:kept])
     with pytest.raises(common.Halt, match='of Model1 in weights/ cannot be used: .*"resume"') as no:
-        load("Model1")
+        common.load_reference(notebooks.network("Model1"), 0.1)
     assert "\n" not in str(no.value)
 
 

@@ -6,8 +6,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,20 +23,19 @@ def test_a_hand_out_lacks_the_solution_and_works_with_it(name):
     files = {path.name for path in handout.FOLDER.rglob("*") if path.is_file()}
     assert files == {"README.md", "common.py", "noisy.png", "requirements.txt",
                      *(f"{each}.{kind}" for each in NAMES for kind in ("ipynb", "json"))}
-    cells = code_cells(name, "build/handout")
+    cells = code_cells(name, handout.FOLDER)
     assert not any(cell.outputs or cell.execution_count for cell in cells)
-    text = "".join(cell.source for cell in notebooks.cells(name, "build/handout"))
-    assert not re.search("benchmarks/|seeds.csv|README|reference\": do|= 100 |H200|bundle.zip", text)
-    hole = code_with(name, "keras.Input(", "build/handout")
-    variables = {"keras": keras, "layers": keras.layers, "np": np, "common": common, "NAME": name,
-                 "NOISE_STD": 0.1, "SEED": 0}
-    with pytest.raises(common.Halt, match="Build the network in this cell"):
-        exec(hole, variables)
-    solution = code_with(name, "keras.Input(")
+    text = "".join(cell.source for cell in notebooks.cells(name, handout.FOLDER))
+    lacking = 'benchmarks/|seeds.csv|README|"reference": do|EPOCHS = 100|H200|bundle.zip'
+    assert re.findall(lacking, text) == []
+    hole, solution = (code_with(name, "keras.Input(", folder) for folder in (handout.FOLDER, ROOT))
     assert hole.startswith(solution.partition("noisy_image")[0]) and "Conv2D" not in hole
+    with pytest.raises(common.Halt, match="Build the network in this cell"):
+        notebooks.built(name, notebooks.few_images(), 1, handout.FOLDER)
     network = solution.partition("noisy_image")[2].partition("model =")[0]
-    exec(hole.replace(handout.TO_DO, f"noisy_image{network}"), variables)
-    assert variables["model"].get_config() == notebooks.network(name).get_config()
+    notebooks.alter(handout.FOLDER, name, handout.TO_DO, f"noisy_image{network}")
+    model = notebooks.built(name, notebooks.few_images(), 1, handout.FOLDER)["model"]
+    assert model.get_config() == notebooks.network(name).get_config()
 
 
 def alter(path, *changes):
