@@ -67,8 +67,7 @@ class Halt(RuntimeError):
 def atomic(path):
     """Give a temporary path that takes the place of `path` when the block ends without an error.
 
-    A block that fails leaves `path` as it was, and nothing else. Of several that write to the same
-    `path` at once, the last one wins whole.
+    A block that fails leaves `path` as it was, and nothing else.
     """
     temporary = path.with_name(f".{os.getpid()}-{time.time_ns()}.{path.name}")
     try:
@@ -808,9 +807,6 @@ def open_picture(name):
 
 def _upright(picture):
     with contextlib.suppress(Exception):  # EXIF data that cannot be used: the pixels can
-        exif = picture.getexif()
-        for tag in set(exif) - {0x0112}:  # the orientation
-            del exif[tag]
         picture = ImageOps.exif_transpose(picture)
     return picture
 
