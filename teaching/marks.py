@@ -11,195 +11,179 @@ import collections
 import csv
 import functools
 import hashlib
-import io
-import json
 import re
 import sys
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
+import nbformat
 import numpy as np
 from PIL import Image
 
 import common
-from notebooks import NAMES, ROOT
+from notebooks import NAMES, ROOT, printed
 
-LIMIT = 50_000_000  # bytes of a file
-NETWORKS = {"Model1": "114,307 parameters, 5 Conv2D",
-            "Model2": "114,307 parameters, 5 Conv2D, 1 Add",
-            "Model3": "114,819 parameters, 5 Conv2D, 4 BatchNormalization, 1 Add"}
+LIMIT = 50_000_000  # bytes of a notebook
+FILE = re.compile(r"(?:.*_attempt_[\d-]+_?)?(Model[123])\b.*\.(ipynb|png|py)", re.IGNORECASE)
+PRINTED = (r"^Epoch (?P<epochs>\d+) of \d+ on (?P<data>.+?) \(.*seed (?P<seed>\d+)\)",
+           r"test images of .{1,60}? +noisy [\d.]+ +\S+ +(?P<test>[\d.]+)$",
+           r"^noisy\.png +noisy [\d.]+ +\S+ +(?P<notebook>[\d.]+)$")
 COLUMNS = ("student", "model", "ran", "network", "epochs", "seed", "data", "test", "notebook",
            "picture", "remarks")
 
 
 def handins(folder):
     """Return {student: paths} of what lies in `folder`: of several attempts, the latest."""
-    latest = {}
+    attempts = {}
     for path in sorted(folder.iterdir()):
-        student, attempt, rest = path.name.partition("_attempt_")
-        when = rest[:19]  # such as 2026-11-28-10-00-00
-        if not (attempt or path.is_dir() or path.suffix.lower() == ".zip"):
-            continue  # what a system leaves beside the hand-ins
-        if not attempt and path.is_file():
-            student = path.stem
-        known, paths = latest.get(student, (when, []))
-        if when >= known:
-            latest[student] = (when, [*(paths if when == known else []), path])
-    return {student: paths for student, (_, paths) in sorted(latest.items())}
+        student, _, rest = re.sub(r"(?i)\.zip$", "", path.name).partition("_attempt_")
+        if path.is_dir() or student != path.name:  # not what a system leaves beside the hand-ins
+            when = rest[:19]  # such as 2026-11-28-10-00-00
+            attempts.setdefault(student, {}).setdefault(when, []).append(path)
+    return {student: paths[max(paths)] for student, paths in attempts.items()}
 
 
-def members(path, root):
-    """Yield the paths and readers of the files in `path`: a folder, a zip file or a file."""
-    if not path.resolve().is_relative_to(root):
-        raise ValueError("it leads out of the folder")
+def members(path):
+    """Yield the paths and readers of the files in `path`: a folder, a zip file or a file.
+
+    Links are passed over: they may lead out of the folder.
+    """
+    if path.is_symlink():
+        return
     if path.is_dir():
         for each in sorted(path.iterdir()):
-            yield from members(each, root)
+            yield from members(each)
     elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                inside = PurePosixPath(info.filename.replace("\\", "/"))
-                if inside.is_absolute() or ".." in inside.parts:
-                    raise ValueError(f"it holds {info.filename}, which leads out of it")
-                yield inside, functools.partial(archive.open, info)
+        archive = zipfile.ZipFile(path)
+        for info in archive.infolist():
+            inside = PureWindowsPath(info.filename)  # which knows the slashes of all systems
+            if inside.anchor or ".." in inside.parts:
+                raise ValueError(f"it holds {info.filename}, which leads out of it")
+            yield path.joinpath(*inside.parts), functools.partial(archive.open, info)
     else:
-        yield path.relative_to(root), functools.partial(open, path, "rb")
+        yield path, functools.partial(open, path, "rb")
 
 
-def read(paths, root):
-    """Return {(model, suffix): content} of a student's files, and remarks on those unread.
+def find(paths):
+    """Return {(model, kind): reader} of a student's files, and remarks on what cannot be read.
 
-    Of copies, that with the plainest name counts, and the one that lies in the fewest folders.
+    Of copies, that with the shortest name counts, and of these the one in the fewest folders.
     """
-    found, remarks = {}, []
+    there, remarks, files = [], [], {}
     for path in paths:
         try:
-            for inside, reader in members(path, root):
-                name = re.sub(r".*_attempt_[\d-]+_?", "", inside.name)
-                match = re.match(r"(Model[123])\b(.*)\.(ipynb|png|py)$", name, re.IGNORECASE)
-                hidden = any(part.startswith((".", "__MACOSX")) for part in inside.parts)
-                if not match or hidden:
-                    continue
-                with reader() as file:
-                    content = file.read(LIMIT + 1)
-                if len(content) > LIMIT:
-                    raise ValueError(f"{name} has more than {LIMIT:,} bytes")
-                rank = (match[2] != "", len(inside.parts))
-                place = found.setdefault((match[1].capitalize(), match[3].lower()), [])
-                place.append((rank, name, content))
+            there += members(path)
         except Exception as error:  # a damaged zip file raises errors of many kinds
             remarks.append(f"{path.name} cannot be read: {error}")
-    chosen = {place: min(copies, key=lambda copy: copy[0]) for place, copies in found.items()}
-    remarks += [f"read: {name}" for (copied, _), name, _ in chosen.values() if copied]
-    return {place: content for place, (_, _, content) in chosen.items()}, remarks
-
-
-def outputs(cell):
-    """Return what a `cell` printed or showed as text."""
-    texts = [output.get("text") or output.get("data", {}).get("text/plain", "")
-             for output in cell.get("outputs", [])]
-    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join("".join(text) for text in texts))
+    for path, reader in sorted(there, key=lambda each: (len(each[0].name), len(each[0].parts))):
+        if match := FILE.fullmatch(path.name):
+            files.setdefault((match[1].capitalize(), match[2].lower()), reader)
+    return files, remarks
 
 
 def how_it_ran(cells):
     """Say whether the code `cells` were run from top to bottom without an error."""
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                return output["ename"]
-    counts = [cell.get("execution_count") for cell in cells if "".join(cell["source"]).strip()]
+    for output in (output for cell in cells for output in cell.outputs):
+        if output.output_type == "error":
+            return output.ename
+    counts = [cell.execution_count for cell in cells if cell.source.strip()]
     return "yes" if counts and counts == list(range(1, len(counts) + 1)) else "not in one go"
 
 
 def network(text):
     """Say which layers and parameters the last table of layers in `text` has."""
     table = text.rpartition('Model: "')[2]
-    kinds = collections.Counter(re.findall(r"\((Conv2D|BatchNormalization|Add)\)", table))
-    said = [f"{number} {kind}" for kind in ("Conv2D", "BatchNormalization", "Add")
-            if (number := kinds[kind])]
+    kinds = collections.Counter(re.findall(r"\((Add|BatchNormalization|Conv2D)\)", table))
+    said = [f"{each} parameters" for each in re.findall(r"Trainable params: ([\d,]+)", table)]
+    said += [f"{number} {kind}" for kind, number in sorted(kinds.items())]
     first, skip = re.search(r"(\w+)\s+\(InputLayer\)", table), re.search(r"\(Add\)[^├└]*", table)
     if first and skip and f"{first[1]}[0]" in skip[0]:
         said.append("skip from the clean image")
-    return ", ".join([f"{each} parameters" for each in re.findall(
-        r"Trainable params: ([\d,]+)", table)[:1]] + said)
+    return ", ".join(said)
 
 
-def about_notebook(model, content):
+def about_notebook(file):
     """Return what the outputs of a notebook say, as entries of a row."""
-    cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
-    text = "\n".join(map(outputs, cells))
+    content = file.read(LIMIT)
+    if len(content) == LIMIT:
+        raise ValueError(f"it has {LIMIT:,} bytes or more")
+    notebook = nbformat.v4.reads(content)  # whatever it holds: it is not validated
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(map(printed, cells)))  # without colours
     row = {"ran": how_it_ran(cells), "network": network(text)}
-    if row["network"] == NETWORKS[model]:
-        row["network"] = "size as asked"
-    for columns, pattern in {
-            ("epochs", "data", "seed"): r"^Epoch (\d+) of \d+ on (.+?) \(.*seed (\d+)\)",
-            ("test",): r"test images of .{1,60}? +noisy [\d.]+ +\S+ +([\d.]+)$",
-            ("notebook",): r"^noisy\.png +noisy [\d.]+ +\S+ +([\d.]+)$"}.items():
+    for pattern in PRINTED:
         for match in re.finditer(pattern, text, re.MULTILINE):
-            row |= dict(zip(columns, match.groups()))
+            row |= match.groupdict()
     return row
+
+
+def about_picture(file):
+    """Return the PSNR of a picture, and what only equal ones have in common."""
+    picture = Image.open(file, formats=["PNG"])
+    if picture.size != (512, 512):
+        raise ValueError("it has {} × {} pixels, not 512 × 512".format(*picture.size))
+    pixels = np.array(picture.convert("RGB"))
+    return {"picture": f"{common.psnr(common.clean_picture(), pixels):.2f}",
+            "hash": hashlib.sha256(pixels).digest()}
+
+
+def entries(model, files):
+    """Return what a student's `files` say about a `model`, as entries of a row, and remarks."""
+    row, said = {}, ["a .py, not a notebook"] if (model, "py") in files else []
+    for kind, about in (("ipynb", about_notebook), ("png", about_picture)):
+        if (model, kind) not in files:
+            said.append(f"no {model}.{kind}")
+            continue
+        try:
+            with files[model, kind]() as file:
+                row |= about(file)
+        except Exception as error:  # it may hold anything
+            said.append(f"{model}.{kind} cannot be read: {error!r}")
+    return row, said
 
 
 def plain(value):
     """Return `value` as a line that no terminal and no spreadsheet takes for anything else."""
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value)).encode("utf-8", "replace").decode()
+    text = "".join(each if each.isprintable() else " " for each in str(value))
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def pixels(content):
-    if not content.startswith(b"\x89PNG"):
-        raise ValueError("it is not a PNG file")
-    picture = Image.open(io.BytesIO(content), formats=["PNG"])
-    if picture.size != (512, 512):
-        raise ValueError("it has {} × {} pixels, not 512 × 512".format(*picture.size))
-    return np.array(picture.convert("RGB"))
+def rows_of(student, paths, asked, seen):
+    """Yield a student's rows, compared with what the earlier ones show.
 
-
-def rows_of(student, files, remarks, seen):
-    """Yield a student's rows. `seen` has the pictures so far: {hash: [(whose, seed)]}."""
+    `asked` holds the networks of the solution, by their names, and `seen` whose the pictures so far
+    are, by their hashes. Both are filled here.
+    """
+    files, remarks = find(paths)
     for model in NAMES:
-        row, said = {"student": student, "model": model}, list(remarks)
-        try:
-            if (model, "ipynb") in files:
-                row |= about_notebook(model, files[model, "ipynb"])
-            else:
-                said.append("no notebook" + ", but a .py" * ((model, "py") in files))
-        except Exception as error:  # it may hold anything
-            said.append(f"the notebook cannot be read: {error!r}")
-        if (model, "png") in files:
-            try:
-                picture = pixels(files[model, "png"])
-                row["picture"] = f"{common.psnr(common.clean_picture(), picture):.2f}"
-                if row["picture"] != row.get("notebook", row["picture"]):
-                    said.append("the picture is not the notebook's")
-                same = seen.setdefault(hashlib.sha256(picture).digest(), [])
-                said += [f"same picture as {whose} (seed {seed})" for whose, seed in same[:2]]
-                same.append((f"{student}'s {model}", row.get("seed", "?")))
-            except Exception as error:
-                said.append(f"the picture cannot be read: {error}")
-        row["remarks"] = "; ".join(said)
+        found, said = entries(model, files)
+        row = dict.fromkeys(COLUMNS, "") | {"student": student, "model": model} | found
+        if row["network"] == asked.setdefault(model, row["network"]):
+            row["network"] = "size as asked"
+        if "hash" in row:
+            if row["notebook"] not in ("", row["picture"]):
+                said.append("the picture is not the notebook's")
+            same = seen.setdefault(row.pop("hash"), [])
+            said += [f"same picture as {whose}" for whose in same[:2]]
+            same.append(f"{student}'s {model} (seed {row['seed'] or '?'})")
+        row["remarks"] = "; ".join(remarks + said)
         yield {column: plain(value) for column, value in row.items()}
 
 
 def table(folder):
-    """Return the rows of all hand-ins in `folder`."""
-    seen = {hashlib.sha256(pixels((ROOT / f"{name}.png").read_bytes())).digest():
-            [(f"the published {name}", common.read_run(name).seed)] for name in NAMES}
-    folder = folder.resolve()
-    return [row for student, paths in handins(folder).items()
-            for row in rows_of(student, *read(paths, folder), seen)]
+    """Return the rows of all hand-ins in `folder`, after those of the solution."""
+    solution = [ROOT / f"{name}.{kind}" for name in NAMES for kind in ("ipynb", "png")]
+    students, asked, seen = {"the solution": solution, **handins(folder)}, {}, {}
+    return [row for each in students.items() for row in rows_of(*each, asked, seen)]
 
 
 if __name__ == "__main__":
     if not Path(sys.argv[1] or "?").is_dir():
         sys.exit(f"HANDINS is {sys.argv[1]!r}; it must be the folder with what was handed in.")
-    rows = table(Path(sys.argv[1]))
+    lines = [COLUMNS, *(row.values() for row in table(Path(sys.argv[1])))]
     Path("build").mkdir(exist_ok=True)
     with open("build/marks.csv", "w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = [COLUMNS, *([row.get(column, "") for column in COLUMNS] for row in rows)]
+        csv.writer(file).writerows(lines)
     widths = [max(map(len, column)) for column in zip(*lines)]
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
