@@ -10,7 +10,6 @@ import json
 import common
 import notebooks
 from common import keras  # without the chatter of its backend
-from notebooks import NAMES
 
 
 def save(model, run, noisy, clean):
@@ -27,7 +26,7 @@ def save(model, run, noisy, clean):
 
 if __name__ == "__main__":
     data = common.load_data()
-    for name in NAMES:
+    for name in notebooks.NAMES:
         variables = notebooks.built(name, data, notebooks.epochs(name))
         run = notebooks.train(variables)
         save(variables["model"], run, variables["noisy_test"], variables["clean_test"])

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor
 
 import publish
-from notebooks import NAMES, ROOT
+from notebooks import NAMES, ROOT, alter, code_with
 
 FOLDER = Path("build/handout")
 TO_DO = '''# Yours: from `image`, a noise layer named "noise", then the layers of the drawing above,
@@ -23,33 +24,26 @@ raise common.Halt("Build the network in this cell, then run all cells.")
 '''
 
 
-def with_hole(source):
-    """Return the cell that builds the network without what students are to write."""
-    head, _, rest = source.partition("noisy_image = ")
-    return head + TO_DO + rest[rest.index("model = keras.Model("):]
-
-
 def write_notebook(name):
-    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace("bundle.zip", f"{FOLDER.name}.zip")
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-            if "keras.Input(" in cell.source:
-                cell.source = with_hole(cell.source)
+    text = (ROOT / f"{name}.ipynb").read_text(encoding="utf-8")
+    notebook = nbformat.reads(text.replace("bundle.zip", f"{FOLDER.name}.zip"), as_version=4)
+    ClearOutputPreprocessor().preprocess(notebook, {})
     nbformat.write(notebook, FOLDER / f"{name}.ipynb")
+    source = code_with(name, "keras.Input(")
+    solution = source[source.index("noisy_image = "):source.index("model = keras.Model(")]
+    alter(FOLDER, name, solution, TO_DO)
 
 
 def write(url="", branch=""):
     shutil.rmtree(FOLDER, ignore_errors=True)
-    (FOLDER / "weights").mkdir(parents=True)
+    shutil.copytree(ROOT / "weights", FOLDER / "weights",
+                    ignore=shutil.ignore_patterns("*.h5", "*.csv"))  # histories alone
     for name in NAMES:
         write_notebook(name)
-        shutil.copy(ROOT / "weights" / f"{name}.json", FOLDER / "weights")
     for name in ("common.py", "noisy.png", "requirements.txt"):
         shutil.copy(ROOT / name, FOLDER)
     shutil.copy(ROOT / "teaching" / "STUDENTS.md", FOLDER / "README.md")
-    publish.write("", [""] * len(NAMES), FOLDER)  # those of the solved bundle
+    publish.write("", "", FOLDER)  # not those of the solved bundle
     if url:
         publish.publish(url, branch, FOLDER)
     shutil.make_archive(str(FOLDER), "zip", FOLDER)

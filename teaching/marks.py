@@ -38,9 +38,8 @@ def handins(folder):
     for path in sorted(folder.iterdir()):
         student, _, rest = re.sub(r"(?i)\.zip$", "", path.name).partition("_attempt_")
         if path.is_dir() or student != path.name:  # not what a system leaves beside the hand-ins
-            when = rest[:19]  # such as 2026-11-28-10-00-00
-            attempts.setdefault(student, {}).setdefault(when, []).append(path)
-    return {student: paths[max(paths)] for student, paths in attempts.items()}
+            attempts.setdefault(student, {}).setdefault(rest[:19], []).append(path)
+    return {student: paths[max(paths)] for student, paths in attempts.items()}  # by their dates
 
 
 def members(path):
@@ -96,8 +95,7 @@ def network(text):
     kinds = collections.Counter(re.findall(r"\((Add|BatchNormalization|Conv2D)\)", table))
     said = [f"{each} parameters" for each in re.findall(r"Trainable params: ([\d,]+)", table)]
     said += [f"{number} {kind}" for kind, number in sorted(kinds.items())]
-    first, skip = re.search(r"(\w+)\s+\(InputLayer\)", table), re.search(r"\(Add\)[^├└]*", table)
-    if first and skip and f"{first[1]}[0]" in skip[0]:
+    if re.search(r"(\w+)\s+\(InputLayer\).*\(Add\)[^├└]*\b\1\[0\]", table, re.DOTALL):
         said.append("skip from the clean image")
     return ", ".join(said)
 

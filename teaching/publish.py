@@ -14,40 +14,36 @@ import nbformat
 
 from notebooks import NAMES
 
+LINK = ("[![Open {name} in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        "(https://colab.research.google.com/github/{place}/{name}.ipynb)\n")
 BADGE = re.compile(r"\[!\[Open [^]]* in Colab\]\([^)]*\)\]\([^)]*\)\n*")
-
-
-def badge(name, repository, branch):
-    return (f"[![Open {name} in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-            f"(https://colab.research.google.com/github/{repository}/blob/{branch}/{name}.ipynb)\n")
 
 
 def publish(url, branch, folder=Path()):
     """Write the address of the bundle into the notebooks and the README of `folder`."""
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
     if found and re.fullmatch(r"[\w.-][\w./-]*", branch):
-        badges = [badge(name, found[1], branch) for name in NAMES]
+        place = f"{found[1]}/blob/{branch}"
         archive = f"https://github.com/{found[1]}/archive/refs/heads/{branch}.zip"
     elif re.fullmatch(r"https?://[^\s\"\\]+\.zip", url):
-        badges, archive = [""] * len(NAMES), url
+        place, archive = "", url
     else:
         sys.exit(f"URL is {url!r}, BRANCH is {branch!r}; URL must be of the form "
                  "https://github.com/OWNER/REPOSITORY, and BRANCH the name of a branch; or URL the "
                  "address of a zip file.")
-    write(archive, badges, folder)
-    print(f"The notebooks now fetch {archive}. "
-          + ("They and README.md have badges: commit and push them." if found else
-             f"Put {url.rpartition('/')[2]} there, and give the notebooks to the students."))
+    write(archive, place, folder)
+    print(f"The notebooks now fetch {archive}: push all of it, or put the zip file there.")
 
 
-def write(archive, badges, folder):
-    for name, link in zip(NAMES, badges):
+def write(archive, place, folder):
+    """Write the address of the `archive`, and badges for the `place` on GitHub; "" is none."""
+    badges = [LINK.format(name=name, place=place) if place else "" for name in NAMES]
+    for name, badge in zip(NAMES, badges):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         title = notebook.cells[0]
-        title.source = (link + "\n" + BADGE.sub("", title.source)).lstrip()
+        title.source = (badge + "\n" + BADGE.sub("", title.source)).lstrip()
         setup = next(cell for cell in notebook.cells if cell.cell_type == "code")
-        setup.source = re.sub(r'(?<=^ARCHIVE = )".*?"', lambda _: f'"{archive}"', setup.source,
-                              flags=re.M)
+        setup.source = re.sub('(?m)^ARCHIVE = ".*?"', f'ARCHIVE = "{archive}"', setup.source)
         nbformat.write(notebook, folder / f"{name}.ipynb")
     readme = folder / "README.md"
     heading, text = BADGE.sub("", readme.read_text(encoding="utf-8")).split("\n", 1)
@@ -56,4 +52,4 @@ def write(archive, badges, folder):
 
 
 if __name__ == "__main__":
-    publish(sys.argv[1], sys.argv[2])
+    publish(*sys.argv[1:])
