@@ -18,13 +18,11 @@ FACE = np.s_[60:160, 175:275]
 
 def table(folder):
     """Return the lines of the table: PSNR of the noisy input and of each network."""
-    found = {name: results(name, folder) for name in NAMES}
-    headings = {heading for heading, _ in found.values()}
-    lines = [*sorted(headings), "", f"{'':36}{'noisy':>8}" + "".join(f"{n:>8}" for n in NAMES)]
-    for row in found["Model1"][1]:
-        values = [found["Model1"][1][row][0], *(found[name][1][row][1] for name in NAMES)]
-        lines.append(f"{row:36}" + "".join(f"{value:>8}" for value in values))
-    return lines
+    headings, rows = zip(*(results(name, folder) for name in NAMES))
+    line = "{:36}{:>8}{:>8}{:>8}{:>8}".format
+    return [*sorted(set(headings)), "", line("", "noisy", *NAMES),
+            *(line(row, noisy, *(each[row][1] for each in rows))
+              for row, (noisy, _) in rows[0].items())]
 
 
 def draw_faces():
@@ -42,7 +40,3 @@ if __name__ == "__main__":
     print(f"\nPictures: {', '.join(str(folder / f'{name}.png') for name in NAMES)}")
     if folder == Path("."):
         draw_faces()
-    if folder == Path("build"):
-        print("This was a quick run: a sign that all works, not what the networks can do.\n"
-              "For real, on CIFAR-10, at 3 to 5 minutes per epoch and model on two cores: "
-              "make run EPOCHS=3.")

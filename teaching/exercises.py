@@ -12,7 +12,6 @@ import io
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import numpy as np
 from skimage.util import random_noise
@@ -23,17 +22,15 @@ from notebooks import SKIP
 
 NOISE = 'layers.GaussianNoise(NOISE_STD, name="noise")'
 IMPULSES = '''class Impulses(layers.Layer):
-    def __init__(self, amount, **options):
-        super().__init__(**options)
-        self.amount = amount
+    def build(self, shape):
         self.generator = keras.random.SeedGenerator(SEED)
 
     def call(self, images, training=False):
         if not training:
             return images
         chance = keras.random.uniform(keras.ops.shape(images), seed=self.generator)
-        images = keras.ops.where(chance < self.amount / 2, 0.0, images)
-        return keras.ops.where(chance > 1 - self.amount / 2, 1.0, images)
+        images = keras.ops.where(chance < 0.016, 0.0, images)
+        return keras.ops.where(chance > 0.984, 1.0, images)
 
 DEPTH = 5'''
 EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in one code cell
@@ -41,7 +38,7 @@ EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in 
     ("Model1", "1 another strength", [("NOISE_STD = 0.1 ", "NOISE_STD = 0.2 ")]),
     ("Model1", "2 another kind of noise", [(NOISE, 'layers.GaussianDropout(0.034, name="noise")')]),
     ("Model1", "3 a layer of your own",
-     [("DEPTH = 5", IMPULSES), (NOISE, 'Impulses(0.032, name="noise")')]),
+     [("DEPTH = 5", IMPULSES), (NOISE, 'Impulses(name="noise")')]),
     ("Model2", "as it is", []),
     ("Model2", "1 drop the skip", [(SKIP, "")]),
     ("Model2", "2 fewer layers", [("DEPTH = 5", "DEPTH = 4")]),
@@ -62,21 +59,19 @@ EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in 
 LEVELS = (0.02, 0.04, 0.06, 0.2)
 
 
-def altered(folder, name, changes):
-    """Copy the notebook `name` into `folder`, with the changes."""
-    shutil.copy(notebooks.ROOT / f"{name}.ipynb", folder)
-    for change in changes:
-        notebooks.alter(folder, name, *change)
-
-
 def done(name, changes, data, epochs):
     """Train the altered notebook's network. Returns the loss of its last epoch and the model."""
-    with tempfile.TemporaryDirectory() as folder:
-        altered(Path(folder), name, changes)
-        with contextlib.redirect_stdout(io.StringIO()):
-            variables = notebooks.built(name, data, epochs, Path(folder), CHECKPOINTS=folder)
-            run = notebooks.train(variables)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        shutil.copy(notebooks.ROOT / f"{name}.ipynb", folder)
+        for change in changes:
+            notebooks.alter(folder, name, *change)
+        variables = notebooks.built(name, data, epochs, folder, CHECKPOINTS=folder)
+        run = notebooks.train(variables)
     return run.loss[-1], variables["model"]
+
+
+def reached(model, clean, noisy):
+    return common.psnr(clean, model.predict(noisy, batch_size=100, verbose=0))
 
 
 def report(model, clean):
@@ -84,16 +79,11 @@ def report(model, clean):
     variables = {"np": np, "random_noise": random_noise, "rng": np.random.default_rng(0)}
     exec(notebooks.code_with("Model1", "def four_kinds(").partition("common.")[0], variables)
     few = clean[:500]
-    noisy = {f"noise of {level}": common.add_noise(few, level, 0) for level in LEVELS}
-    kinds = variables["four_kinds"](few)
-    del kinds["Gaussian"]
-
-    def reached(clean, images):
-        images = images.astype(np.float32)
-        return common.psnr(clean, model.predict(images, batch_size=100, verbose=0))
-
-    return {"test": reached(clean, common.add_noise(clean, 0.1, 0))} | {
-        each: reached(few, images) for each, images in (kinds | noisy).items()}
+    noisy = variables["four_kinds"](few)
+    del noisy["Gaussian"]
+    noisy |= {f"noise of {level}": common.add_noise(few, level, 0) for level in LEVELS}
+    return {"test": reached(model, clean, common.add_noise(clean, 0.1, 0)),
+            **{each: reached(model, few, images) for each, images in noisy.items()}}
 
 
 def mistakes(model, clean):
@@ -102,7 +92,7 @@ def mistakes(model, clean):
     restored = model.predict(picture[np.newaxis], verbose=0)[0]
     stretched = (restored - restored.min()) / np.ptp(restored)
     noisy = common.add_noise(few, 0.1, 0)
-    return {"tested on images without noise": common.psnr(few, model.predict(few, verbose=0)),
+    return {"tested on images without noise": reached(model, few, few),
             "called with training=True": common.psnr(few, np.asarray(model(noisy, training=True))),
             "noisy.png": common.psnr(common.clean_picture(), np.clip(restored, 0, 1)),
             "noisy.png, stretched": common.psnr(common.clean_picture(), stretched)}

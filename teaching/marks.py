@@ -1,116 +1,93 @@
 """Read what students handed in, and tell the one who marks it what there is to see.
 
 Usage: PYTHONPATH=.:tests python teaching/marks.py FOLDER   (make marks HANDINS=FOLDER)
-FOLDER holds a folder or a zip file for each student, or what learning platforms export: files
+FOLDER holds a folder or a zip file for each student, or what a learning platform exports: files
 named STUDENT_NAME or, by Blackboard, …_USER_attempt_DATE_NAME, of which the latest attempt counts.
-Prints a table and writes it to build/marks.csv. Outputs are found by what they say, wherever they
-stand. Nothing is executed or unpacked, and nothing outside FOLDER is read.
+Prints a table, the solution first, and writes it to build/marks.csv. Outputs are found by what they
+say, wherever they stand. Nothing is executed or unpacked, and nothing outside FOLDER is read.
 """
 
+import collections
 import csv
 import functools
 import hashlib
-import io
-import json
 import re
 import sys
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
+import nbformat
 import numpy as np
 from PIL import Image
 
 import common
-from notebooks import NAMES, ROOT
+from notebooks import NAMES, ROOT, printed
 
-LIMIT = 50_000_000  # bytes of a file
-KINDS = ("Conv2D", "BatchNormalization", "ReLU", "Add")  # of layers
-NETWORKS = {"Model1": "114,307 parameters, 5 Conv2D, 4 ReLU",
-            "Model2": "114,307 parameters, 5 Conv2D, 4 ReLU, 1 Add",
-            "Model3": "114,819 parameters, 5 Conv2D, 4 BatchNormalization, 4 ReLU, 1 Add"}
-NAMED = re.compile(r"(Model[123])(?!\d)(.*)\.(ipynb|png|py)$", re.IGNORECASE)
+LIMIT = 50_000_000  # bytes of a notebook
+FILE = re.compile(r"(?!\.|.*-checkpoint).*(Model[123])(?!\d).*\.(ipynb|png|py)", re.IGNORECASE)
+PRINTED = (r"^Epoch (?P<epochs>\d+) of \d+ on (?P<data>.+?) \(.*seed (?P<seed>\d+)\)",
+           r"test images of .{1,60}? +noisy [\d.]+ +\S+ +(?P<test>[\d.]+)$",
+           r"^noisy\.png +noisy [\d.]+ +\S+ +(?P<notebook>[\d.]+)$")
 COLUMNS = ("student", "model", "ran", "network", "epochs", "seed", "data", "test", "notebook",
            "picture", "remarks")
 
 
 def handins(folder):
     """Return {student: paths} of what lies in `folder`: of several attempts, the latest."""
-    latest = {}
+    attempts = {}
     for path in sorted(folder.glob("[!.]*")):
         student, attempt, rest = path.name.partition("_attempt_")
-        when = rest[:19]  # such as 2026-11-28-10-00-00
         if not attempt and path.is_file():
-            student = NAMED.sub("", path.name).strip("_- ") or "?"
-            student = path.stem if student == path.name else student
-        known, paths = latest.get(student, (when, []))
-        if when >= known:
-            latest[student] = (when, [*(paths if when == known else []), path])
-    return {student: paths for student, (_, paths) in sorted(latest.items())}
+            student = re.sub(r"(?i)[ _-]*Model[123](?!\d).*", "", path.stem) or "?"
+        attempts.setdefault(student, {}).setdefault(rest[:19], []).append(path)
+    return {student: paths[max(paths)] for student, paths in attempts.items()}  # by their dates
 
 
-def members(path, root):
-    """Yield the paths and readers of the files in `path`: a folder, a zip file or a file."""
-    if not path.resolve().is_relative_to(root):
-        raise ValueError("it leads out of the folder")
+def members(path):
+    """Yield the paths and readers of the files in `path`: a folder, a zip file or a file.
+
+    Links are passed over: they may lead out of the folder.
+    """
+    if path.is_symlink():
+        return
     if path.is_dir():
         for each in sorted(path.iterdir()):
-            yield from members(each, root)
+            yield from members(each)
     elif path.suffix.lower() == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                inside = PurePosixPath(info.filename.replace("\\", "/"))
-                if inside.is_absolute() or ".." in inside.parts:
-                    raise ValueError(f"it holds {info.filename}, which leads out of it")
-                yield inside, functools.partial(archive.open, info)
+        archive = zipfile.ZipFile(path)
+        for info in archive.infolist():
+            inside = PureWindowsPath(info.filename)  # which knows the slashes of all systems
+            if inside.anchor or ".." in inside.parts:
+                raise ValueError(f"it holds {info.filename}, which leads out of it")
+            yield path.joinpath(*inside.parts), functools.partial(archive.open, info)
     else:
-        yield path.relative_to(root), functools.partial(open, path, "rb")
+        yield path, functools.partial(open, path, "rb")
 
 
-def read(paths, root):
-    """Return {(model, suffix): (content, remark)} of a student's files, and remarks on the others.
+def find(paths):
+    """Return {(model, kind): names and readers} of a student's files, and remarks on the others.
 
-    Of copies, that with the plainest name counts, and the one that lies in the fewest folders.
+    Of copies, that with the shortest name comes first, and of these the one in the fewest folders.
     """
-    found, remarks = {}, []
+    there, remarks, files = [], [], {}
     for path in paths:
         try:
-            for inside, reader in members(path, root):
-                name = re.sub(r".*_attempt_[\d-]+_?", "", inside.name)
-                match = NAMED.search(name)
-                hidden = any(part.startswith((".", "__MACOSX")) for part in inside.parts)
-                if not match or hidden:
-                    continue
-                with reader() as file:
-                    content = file.read(LIMIT + 1)
-                if len(content) > LIMIT:
-                    raise ValueError(f"{name} has more than {LIMIT:,} bytes")
-                rank = (match[0] != name or match[2] != "", len(inside.parts))
-                place = found.setdefault((match[1].capitalize(), match[3].lower()), [])
-                place.append((rank, name, content))
+            there += members(path)
         except Exception as error:  # a damaged zip file raises errors of many kinds
             remarks.append(f"{path.name} cannot be read: {error}")
-    files = {}
-    for place, copies in found.items():
-        rank, name, content = min(copies, key=lambda copy: copy[0])
-        doubt = rank[0] or sum(other == rank for other, _, _ in copies) > 1
-        files[place] = content, f"of {len(copies)}, {name} was read" * doubt
+    for path, reader in sorted(there, key=lambda each: (len(each[0].name), len(each[0].parts))):
+        if match := FILE.fullmatch(path.name):
+            place = files.setdefault((match[1].capitalize(), match[2].lower()), [])
+            place.append((path.name, reader))
     return files, remarks
-
-
-def outputs(cell):
-    """Return what a `cell` printed or showed as text."""
-    texts = [output.get("text") or output.get("data", {}).get("text/plain", "")
-             for output in cell.get("outputs", [])]
-    return re.sub(r"\x1b\[[\d;]*m", "", "\n".join("".join(text) for text in texts))
 
 
 def how_it_ran(cells):
     """Say whether the code `cells` were run from top to bottom without an error."""
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                return output["ename"]
-    counts = [cell.get("execution_count") for cell in cells if "".join(cell["source"]).strip()]
+    for output in (output for cell in cells for output in cell.outputs):
+        if output.output_type == "error":
+            return output.ename
+    counts = [cell.execution_count for cell in cells if cell.source.strip()]
     if not any(counts):
         return "no"
     return "yes" if counts == list(range(1, len(counts) + 1)) else "not in one go"
@@ -119,104 +96,108 @@ def how_it_ran(cells):
 def network(text):
     """Say which layers and parameters the last table of layers in `text` has."""
     table = text.rpartition('Model: "')[2]
-    said = [f"{number} {kind}" for kind in KINDS if (number := table.count(f"({kind})"))]
-    first, skip = re.search(r"(\w+)\s+\(InputLayer\)", table), re.search(r"\(Add\)[^├└]*", table)
-    if first and skip and f"{first[1]}[0]" in skip[0]:
+    kinds = collections.Counter(re.findall(r"\((Add|BatchNormalization|Conv2D|ReLU)\)", table))
+    said = [f"{each} parameters" for each in re.findall(r"Trainable params: ([\d,]+)", table)]
+    said += [f"{number} {kind}" for kind, number in sorted(kinds.items())]
+    if re.search(r"(\w+)\s+\(InputLayer\).*\(Add\)[^├└]*\b\1\[0\]", table, re.DOTALL):
         said.append("skip from the clean image")
-    return ", ".join([f"{each} parameters" for each in re.findall(
-        r"Trainable params: ([\d,]+)", table)[:1]] + said)
+    return ", ".join(said)
 
 
-def about_notebook(model, content):
+def about_notebook(file):
     """Return what the outputs of a notebook say, as entries of a row."""
-    cells = [cell for cell in json.loads(content)["cells"] if cell["cell_type"] == "code"]
-    text = "\n".join(map(outputs, cells))
+    content = file.read(LIMIT)
+    if len(content) == LIMIT:
+        raise ValueError(f"it has {LIMIT:,} bytes or more")
+    notebook = nbformat.v4.reads(content)  # whatever it holds: it is not validated
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    text = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(map(printed, cells)))  # without colours
     row = {"ran": how_it_ran(cells), "network": network(text)}
-    if row["network"] == NETWORKS[model]:
-        row["network"] = "size as asked"
-    for columns, pattern in {
-            ("epochs", "data", "seed"): r"^Epoch (\d+) of \d+ on (.+?) \(.*seed (\d+)\)",
-            ("test",): r"test images of .{1,60}? +noisy [\d.]+ +\S+ +([\d.]+)$",
-            ("notebook",): r"^noisy\.png +noisy [\d.]+ +\S+ +([\d.]+)$"}.items():
+    for pattern in PRINTED:
         for match in re.finditer(pattern, text, re.MULTILINE):
-            row |= dict(zip(columns, match.groups()))
+            row |= match.groupdict()
     return row
+
+
+def about_picture(file):
+    """Return the PSNR of a picture, and what only equal ones have in common."""
+    picture = Image.open(file, formats=["PNG"])
+    if picture.size != (512, 512):
+        raise ValueError("it has {} × {} pixels, not 512 × 512".format(*picture.size))
+    pixels = np.array(picture.convert("RGB"))
+    return {"picture": f"{common.psnr(common.clean_picture(), pixels):.2f}",
+            "hash": hashlib.sha256(pixels).digest()}
+
+
+def entries(model, files):
+    """Return what a student's `files` say about a `model`, as entries of a row, and remarks."""
+    row, said = {}, ["a .py, not a notebook"] if (model, "py") in files else []
+    for kind, about in (("ipynb", about_notebook), ("png", about_picture)):
+        if (model, kind) not in files:
+            said.append(f"no {model}.{kind}")
+            continue
+        name, reader = files[model, kind][0]
+        if len(files[model, kind]) > 1:
+            said.append(f"of {len(files[model, kind])}, {name} was read")
+        try:
+            with reader() as file:
+                row |= about(file)
+        except Exception as error:  # it may hold anything
+            said.append(f"{model}.{kind} cannot be read: {error!r}")
+    return row, said
 
 
 def plain(value):
     """Return `value` as a line that no terminal and no spreadsheet takes for anything else."""
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", str(value)).encode("utf-8", "replace").decode()
+    text = "".join(each if each.isprintable() else " " for each in str(value))
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def pixels(content):
-    if not content.startswith(b"\x89PNG"):
-        raise ValueError("it is not a PNG file")
-    picture = Image.open(io.BytesIO(content), formats=["PNG"])
-    if picture.size != (512, 512):
-        raise ValueError("it has {} × {} pixels, not 512 × 512".format(*picture.size))
-    return np.array(picture.convert("RGB"))
-
-
-def digest(picture):
-    return hashlib.sha256(picture).digest()
-
-
-def same(seen, thing, whose):
-    """Return two of those who had the `thing` before, and note that `whose` it is, too."""
+def others(seen, thing, whose):
+    """Return two of those who had the `thing` before, and note that it is `whose`, too."""
     owners = seen.setdefault(thing, [])
     owners.append(whose)
     return owners[:-1][:2]
 
 
-def rows_of(student, files, remarks, seen):
-    """Yield a student's rows. `seen` has the seeds and pictures so far, and whose they are."""
+def rows_of(student, paths, asked, seen):
+    """Yield a student's rows, compared with what the earlier ones show.
+
+    `asked` holds the networks of the solution, by their names, and `seen` whose the seeds and the
+    hashes of pictures so far are. Both are filled here.
+    """
+    files, remarks = find(paths)
     for model in NAMES:
-        row, said = {"student": student, "model": model}, list(remarks)
-        said += [files[model, kind][1] for kind in ("ipynb", "png") if (model, kind) in files]
-        try:
-            if (model, "ipynb") in files:
-                row |= about_notebook(model, files[model, "ipynb"][0])
-            else:
-                said.append("no notebook" + ", but a .py" * ((model, "py") in files))
-        except Exception as error:  # it may hold anything
-            said.append(f"the notebook cannot be read: {error!r}")
-        seed = row.get("seed", "?")
+        found, said = entries(model, files)
+        row = dict.fromkeys(COLUMNS, "") | {"student": student, "model": model} | found
+        if row["network"] == asked.setdefault(model, row["network"]):
+            row["network"] = "size as asked"
+        seed = row["seed"] or "?"
         if seed != "?":
-            said += [f"same seed as {each}" for each in same(seen, (model, seed), student)]
-        if (model, "png") in files:
-            try:
-                picture = pixels(files[model, "png"][0])
-                row["picture"] = f"{common.psnr(common.clean_picture(), picture):.2f}"
-                if row["picture"] != row.get("notebook", row["picture"]):
-                    said.append("the picture is not the notebook's")
-                said += [f"same picture as {each}" for each in same(
-                    seen, digest(picture), f"{student}'s {model} (seed {seed})")]
-            except Exception as error:
-                said.append(f"the picture cannot be read: {error}")
-        row["remarks"] = "; ".join(filter(None, said))
+            said += [f"same seed as {whose}" for whose in others(seen, (model, seed), student)]
+        if "hash" in row:
+            if row["notebook"] not in ("", row["picture"]):
+                said.append("the picture is not the notebook's")
+            said += [f"same picture as {whose}" for whose in others(
+                seen, row.pop("hash"), f"{student}'s {model} (seed {seed})")]
+        row["remarks"] = "; ".join(remarks + said)
         yield {column: plain(value) for column, value in row.items()}
 
 
 def table(folder):
-    """Return the rows of all hand-ins in `folder`."""
-    seen = {digest(pixels((ROOT / f"{name}.png").read_bytes())):
-            [f"the published {name} (seed {common.read_run(name).seed})"] for name in NAMES}
-    folder = folder.resolve()
-    return [row for student, paths in handins(folder).items()
-            for row in rows_of(student, *read(paths, folder), seen)]
+    """Return the rows of all hand-ins in `folder`, after those of the solution."""
+    solution = [ROOT / f"{name}.{kind}" for name in NAMES for kind in ("ipynb", "png")]
+    students, asked, seen = {"the solution": solution, **handins(folder)}, {}, {}
+    return [row for each in students.items() for row in rows_of(*each, asked, seen)]
 
 
 if __name__ == "__main__":
     if not Path(sys.argv[1] or "?").is_dir():
         sys.exit(f"HANDINS is {sys.argv[1]!r}; it must be the folder with what was handed in.")
-    rows = table(Path(sys.argv[1]))
+    lines = [COLUMNS, *(row.values() for row in table(Path(sys.argv[1])))]
     Path("build").mkdir(exist_ok=True)
     with open("build/marks.csv", "w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    lines = [COLUMNS, *([row.get(column, "") for column in COLUMNS] for row in rows)]
+        csv.writer(file).writerows(lines)
     widths = [max(map(len, column)) for column in zip(*lines)]
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
