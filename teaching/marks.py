@@ -2,9 +2,9 @@
 
 Usage: PYTHONPATH=.:tests python teaching/marks.py FOLDER   (make marks HANDINS=FOLDER)
 FOLDER holds a folder or a zip file for each student, or what Blackboard exports: files named
-…_USER_attempt_DATE_NAME, of which the latest attempt counts. Prints a table and writes it to
-build/marks.csv. Outputs are found by what they say, wherever they stand. Nothing is executed or
-unpacked, and nothing outside FOLDER is read.
+…_USER_attempt_DATE_NAME, of which the latest attempt counts. Prints a table, which begins with the
+solution, and writes it to build/marks.csv. Outputs are found by what they say, wherever they stand.
+Nothing is executed or unpacked, and nothing outside FOLDER is read.
 """
 
 import collections
