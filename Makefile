@@ -52,7 +52,7 @@ run: .venv/installed
 	@export DENOISE_QUICK=1 && $(call execute,build)
 	@.venv/bin/python benchmarks/results.py build
 	@echo "This was a quick run: a sign that all works, not what the networks can do."
-	@echo "For real, on CIFAR-10, at 3 to 5 minutes per epoch and model on two cores: make run EPOCHS=3."
+	@echo "For real, on CIFAR-10, 3 to 5 minutes per epoch and model on two cores: make run EPOCHS=3"
 else
 run: cifar10
 	@mkdir -p build/real && cp -R common.py noisy.png weights $(NOTEBOOKS:=.ipynb) build/real

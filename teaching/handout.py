@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+from nbconvert.preprocessors import ClearOutputPreprocessor
 
 import publish
-from notebooks import NAMES, ROOT
+from notebooks import NAMES, ROOT, code_with
 
 FOLDER = Path("build/handout")
 TO_DO = '''# Yours: from `image`, a noise layer named "noise", then the layers of the drawing, in a
@@ -32,40 +33,32 @@ CHANGED = {
     "\n\nThe run shown here was trained on a GPU, an NVIDIA H200, in seven minutes.": "",
     "bundle.zip": f"{FOLDER.name}.zip",
 }
-SOURCES = re.compile(r" \(`(benchmarks|weights)/[^)]*\)")  # they are not handed out
-TAKE_AWAY = "## What to take away"
+PATTERNS = {
+    r" \(`(benchmarks|weights)/[^)]*\)": "",  # which are not handed out
+    r"(?s)(## What to take away\n).*": r"\1\nYours: three sentences, each with what shows it.",
+}
 
 
-def with_hole(source):
-    """Return the cell that builds the network without what students are to write."""
-    head, _, rest = source.partition("noisy_image = ")
-    return head + TO_DO + rest[rest.index("model = keras.Model("):]
-
-
-def for_students(cell):
-    """Change a `cell` of a solved notebook into one of the practice."""
-    for solved, open_ in CHANGED.items():
-        cell.source = cell.source.replace(solved, open_)
-    if cell.cell_type == "code":
-        cell.outputs, cell.execution_count = [], None
-        if "keras.Input(" in cell.source:
-            cell.source = with_hole(cell.source)
-    elif cell.source.startswith(TAKE_AWAY):
-        cell.source = f"{TAKE_AWAY}\n\nYours: three sentences, each with what shows it."
-    else:
-        cell.source = SOURCES.sub("", cell.source)
+def write_notebook(name):
+    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
+    ClearOutputPreprocessor().preprocess(notebook, {})
+    network = code_with(name, "keras.Input(")
+    network = network[network.index("noisy_image = "):network.index("model = keras.Model(")]
+    for cell in notebook.cells:
+        for solved, given in {network: TO_DO, **CHANGED}.items():
+            cell.source = cell.source.replace(solved, given)
+        for solved, given in PATTERNS.items():
+            cell.source = re.sub(solved, given, cell.source)
+    nbformat.write(notebook, FOLDER / f"{name}.ipynb")
 
 
 def write(url="", branch=""):
     archive, badges = publish.read(url, branch) if url else ("", [""] * len(NAMES))
     shutil.rmtree(FOLDER, ignore_errors=True)
-    (FOLDER / "weights").mkdir(parents=True)
+    shutil.copytree(ROOT / "weights", FOLDER / "weights",
+                    ignore=shutil.ignore_patterns("*.h5", "*.csv"))  # histories alone
     for name in NAMES:
-        notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
-        for cell in notebook.cells:
-            for_students(cell)
-        nbformat.write(notebook, FOLDER / f"{name}.ipynb")
-        shutil.copy(ROOT / "weights" / f"{name}.json", FOLDER / "weights")
+        write_notebook(name)
     for name in ("common.py", "noisy.png", "requirements.txt"):
         shutil.copy(ROOT / name, FOLDER)
     shutil.copy(ROOT / "teaching" / "STUDENTS.md", FOLDER / "README.md")
