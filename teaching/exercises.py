@@ -59,12 +59,17 @@ EXERCISES = [  # the notebook, what it is, and the changes: (old, new), each in 
 LEVELS = (0.02, 0.04, 0.06, 0.2)
 
 
+def altered(folder, name, changes):
+    """Copy the notebook `name` into `folder`, with the changes."""
+    shutil.copy(notebooks.ROOT / f"{name}.ipynb", folder)
+    for change in changes:
+        notebooks.alter(folder, name, *change)
+
+
 def done(name, changes, data, epochs):
     """Train the altered notebook's network. Returns the loss of its last epoch and the model."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        shutil.copy(notebooks.ROOT / f"{name}.ipynb", folder)
-        for change in changes:
-            notebooks.alter(folder, name, *change)
+        altered(folder, name, changes)
         variables = notebooks.built(name, data, epochs, folder, CHECKPOINTS=folder)
         run = notebooks.train(variables)
     return run.loss[-1], variables["model"]
