@@ -41,7 +41,7 @@ FAULTS = {
     "the skip is dropped from Model2": in_notebooks(SKIP, "", ["Model2"]),
     "batch norm is dropped from Model3": in_notebooks(NORM, "", ["Model3"]),
     "the network does not learn": in_notebooks("common.Muon(schedule)", "common.Muon(0.0)"),
-    "Muon is reduced to Adam": in_file("common.py", "min(variable.shape[2:]) < 16", "True"),
+    "Muon is reduced to Adam": in_file("common.py", "min(shape[2:]) >= 16", "False"),
     "a resumed run starts its noise anew": in_file("common.py", "enumerate(generators)", "()"),
     "a resumed run takes the first epoch's order": in_file(
         "common.py", "self.batches.shuffle(epoch)", "self.batches.shuffle(0)"),
