@@ -77,10 +77,14 @@ for optimizer, lowest, broken in (("muon", 1e-3, 16e-3), ("adam", 5e-4, 16e-3)):
     for rate in (lowest * 2**i for i in range(6)):
         ROWS[f"{optimizer}-at-{rate:g}"] = {**ROWS[optimizer], "rate": rate}
         PLAN.append((400, [f"{optimizer}-at-{rate:g}"], (0, 1, 2) if rate >= broken else (0,)))
-for rate, kernels, part in itertools.product((4e-3, 8e-3, 16e-3), TAKEN, (1, 2, 4, 8)):
-    ROWS[f"{kernels}-at-{rate:g}-adam-{part}"] = {
-        **RECIPE, "optimizer": Muon, "rate": rate,
-        "options": {"kernels": kernels, "share": 1 / part}}
+for kernels, rate, part, longest in (  # what Muon takes, and Adam's part at 1/part of the rate
+        ("wide", 8e-3, 4, 400), ("all", 8e-3, 1, 400), ("first", 8e-3, 1, 4212),
+        ("first", 8e-3, 4, 4212), ("first", 8e-3, 8, 400), ("first", 4e-3, 1, 4212),
+        ("first", 16e-3, 1, 400)):
+    row = f"{kernels}-at-{rate:g}-adam-{part}"
+    ROWS[row] = {**RECIPE, "optimizer": Muon, "rate": rate,
+                 "options": {"kernels": kernels, "share": 1 / part}}
+    PLAN += [(steps, [row], (0,)) for steps in (400, 1404, 4212) if steps <= longest]
 ONLY_IN = {"muon-8e-3-not-zero": ("Model2", "Model3"), "muon-8e-3-batchnorm-0.99": ("Model3",)}
 
 
