@@ -31,4 +31,5 @@ if __name__ == "__main__":
         psnr = reached(name, seed, data, epochs)
         lines.append(f"{name},{seed},{psnr}")
         print(f"{name} with seed {seed}: {psnr:.3f} dB", flush=True)
-    (common.WEIGHTS / "seeds.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with common.atomic(common.WEIGHTS / "seeds.csv") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
