@@ -375,7 +375,7 @@ class Batches(keras.utils.PyDataset):
         self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
 
     def __len__(self):
-        return -(-len(self.images) // self.batch_size)
+        return -(-len(self.order) // self.batch_size)
 
     def __getitem__(self, index):
         start = index * self.batch_size
@@ -798,20 +798,16 @@ def open_picture(name):
             with Image.open(path, formats=FORMATS) as picture:
                 picture.load()
                 profile = None if picture.mode == "CMYK" else picture.info.get("icc_profile")
-                return _pixels(_upright(picture)), profile
+                return _pixels(picture), profile
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise Halt(f"{name} cannot be read: {error}. What is read is {', '.join(FORMATS)}; save "
                    "other kinds (TIFF, HEIC, a camera's raw files) as PNG in an image editor."
                    ) from error
 
 
-def _upright(picture):
+def _pixels(picture):
     with contextlib.suppress(Exception):  # EXIF data that cannot be used: the pixels can
         picture = ImageOps.exif_transpose(picture)
-    return picture
-
-
-def _pixels(picture):
     if picture.mode.startswith("I"):
         return np.asarray(picture).astype(np.uint16)
     mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"

@@ -8,7 +8,6 @@ its own. BM3D's row is left out unless bm3d is installed (pip install bm3d).
 import concurrent.futures
 import contextlib
 import importlib.util
-import io
 import multiprocessing
 import tempfile
 import time
@@ -173,7 +172,7 @@ def train_plainly(name, stopwatch):
 def measure_training(train, name):
     """Return images per second, and the peak of the memory in GB."""
     stopwatch = Stopwatch()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(common.Halt):
+    with notebooks.quiet(), contextlib.suppress(common.Halt):
         train(name, stopwatch)
     return stopwatch.images_per_second, memory("VmHWM") / 1000
 

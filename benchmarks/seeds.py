@@ -5,8 +5,6 @@ The networks, the recipe and all other settings are the notebooks'. Finished run
 the checkpoints, those of the notebooks themselves (seed 0) included, and a killed one goes on.
 """
 
-import contextlib
-import io
 import itertools
 
 import common
@@ -15,7 +13,7 @@ import notebooks
 
 def reached(name, seed, data, epochs):
     """Return the PSNR (dB) of the notebook's network, trained with `seed`, on the test images."""
-    with contextlib.redirect_stdout(io.StringIO()):  # the cells' prints: they name the seed 0
+    with notebooks.quiet():  # the cells' prints: they name the seed 0
         variables = notebooks.built(name, data, epochs, SEED=seed)
         notebooks.train(variables)
     clean = variables["clean_test"]
@@ -28,8 +26,7 @@ if __name__ == "__main__":
     lines = [f"# PSNR over the whole set, in dB, on {len(data.test):,} test images of {data.name} "
              f"after {epochs} epochs on {len(data.train):,} training images", "model,seed,psnr"]
     for name, seed in itertools.product(notebooks.NAMES, (0, 1, 2)):
-        psnr = reached(name, seed, data, epochs)
-        lines.append(f"{name},{seed},{psnr}")
-        print(f"{name} with seed {seed}: {psnr:.3f} dB", flush=True)
+        lines.append(f"{name},{seed},{reached(name, seed, data, epochs)}")
+        print(lines[-1], flush=True)
     with common.atomic(common.WEIGHTS / "seeds.csv") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

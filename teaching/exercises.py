@@ -7,8 +7,6 @@ images have noise of 0.1 whatever the network was trained on, and the first 500 
 of other kinds and strengths.
 """
 
-import contextlib
-import io
 import os
 import shutil
 import tempfile
@@ -68,7 +66,7 @@ def altered(folder, name, changes):
 
 def done(name, changes, data, epochs):
     """Train the altered notebook's network. Returns the loss of its last epoch and the model."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, notebooks.quiet():
         altered(folder, name, changes)
         variables = notebooks.built(name, data, epochs, folder, CHECKPOINTS=folder)
         run = notebooks.train(variables)

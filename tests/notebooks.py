@@ -100,11 +100,16 @@ def network(name):
     return built(name, few_images(), epochs=1)["model"]
 
 
+def quiet():
+    """Return a context in which the notebooks' cells print nothing."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
 def published(name):
     """Return the network of the notebook `name` with its weights in weights/."""
     import keras
 
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         model = network(name)
     keras.Model(model.input, model.output).load_weights(ROOT / "weights" / f"{name}.weights.h5")
     return model

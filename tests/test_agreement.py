@@ -76,6 +76,11 @@ def test_quoted_grid_is_that_of_the_ablation():
     assert assigned(code_with("Model3", "grid = {"), "grid") == grid
 
 
+def test_tables_of_the_ablation_are_those_of_its_file():
+    text = (ROOT / "benchmarks" / "BENCHMARK.md").read_text(encoding="utf-8")
+    assert [table for table in recipe.tables() if table not in text] == []
+
+
 def test_seeds_in_the_notebook_are_those_of_the_file():
     title, _, *rows = (ROOT / "weights" / "seeds.csv").read_text(encoding="utf-8").splitlines()
     assert re.search(r"on [\d,]+ test images of CIFAR-10 after 10 epochs on [\d,]+ train", title)
