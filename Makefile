@@ -9,9 +9,9 @@
 # make handout     write build/handout/ and its zip: the practice for students, without the
 #                  solution; URL=… publishes it
 # make marks       read what came back, HANDINS=folder, and show what there is to mark
-# make exercises   do the notebooks' exercises and show what comes out (an hour; EPOCHS=n)
+# make exercises   do the notebooks' exercises and show what comes out (1½ hours; EPOCHS=n)
 # make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
-# make recipe      what each part of the training recipe is worth (a night)
+# make recipe      what each part of the training recipe is worth (half a day)
 # make ceiling     what averaging the published networks gains
 # make benchmark   quality, speed and memory here: pictures beside classical methods, training
 #                  beside the plain code
