@@ -116,6 +116,7 @@ if __name__ == "__main__":
             print("|---|---|" + len(found) * "---|")
         print(f"| {name} | {title} |", " | ".join(f"{v:.2f}" for v in found.values()), "|",
               flush=True)
-        if not changes:
-            wrong += [f"{name}, {each}: {v:.2f} dB" for each, v in mistakes(model, clean).items()]
+        if not changes or "wrong" in title:
+            wrong += [f"{name} {title}, {each}: {v:.2f} dB"
+                      for each, v in mistakes(model, clean).items()]
     print(*wrong, sep="\n")
