@@ -11,7 +11,7 @@
 # make marks       read what came back, HANDINS=folder, and show what there is to mark
 # make exercises   do the notebooks' exercises and show what comes out (1½ hours; EPOCHS=n)
 # make seeds       three runs of each model that differ in their seeds (hours; EPOCHS=n)
-# make recipe      what each part of the training recipe is worth (half a day)
+# make recipe      what each part of the training recipe is worth (15 hours)
 # make ceiling     what averaging the published networks gains
 # make benchmark   quality, speed and memory here: pictures beside classical methods, training
 #                  beside the plain code

@@ -5,8 +5,9 @@ Trains each row of the PLAN once per model and seed, on the training set less it
 images, and scores it on those: PSNR over the whole set, noise of 0.1 unclipped. What was CHOSEN so
 is trained once more on all of them, and scored on the test set. Rows with the same seed share the
 order of the images, on one backend their noise, too, and where the initialisation is the same, the
-first weights. DENOISE_DATA names the data. What stands in recipe.csv is not measured again: to do
-so, delete all its lines but the first.
+first weights. DENOISE_DATA names the data, CIFAR-10 for one; in recipe.csv that name means the
+held-out images, and "CIFAR-10 test" the test set. What stands there is not measured again: to do
+so, delete all lines but the first.
 """
 
 import csv
@@ -23,6 +24,7 @@ from notebooks import NAMES
 HELD_OUT = 5000
 BATCH_SIZE = 32
 NOISE_STD = 0.1
+NOISE_SEED = 5000  # of the images that are scored
 MEASURED = pathlib.Path(__file__).with_name("recipe.csv")
 PLAIN = {"optimizer": keras.optimizers.Adam, "rate": 1e-3, "warm-up": False, "decay": False,
          "zero": False, "batchnorm": 0.99}
@@ -76,22 +78,25 @@ for optimizer, lowest in (("muon", 1e-3), ("adam", 5e-4)):
         ROWS[f"{optimizer}-at-{rate:g}"] = {**ROWS[optimizer], "rate": rate}
         seeds = (0, 1, 2) if rate >= 16e-3 else (0,)  # where networks break, chance decides
         PLAN.append((400, [f"{optimizer}-at-{rate:g}"], seeds))
-TO_COME = {}
-for kernels, rate, part, longest in (  # what Muon takes, and Adam's part at 1/part of the rate
+CANDIDATES = {}
+for kernels, rate, divisor, longest in (  # what Muon takes, its rate; Adam's is rate / divisor
         ("wide", 4e-3, 1, 4212), ("wide", 8e-3, 4, 400), ("all", 8e-3, 1, 400),
         ("first", 4e-3, 1, 4212), ("first", 8e-3, 1, 4212), ("first", 8e-3, 2, 400),
         ("first", 8e-3, 4, 4212), ("first", 8e-3, 8, 400), ("first", 16e-3, 1, 400)):
-    row = f"{kernels}-at-{rate:g}-adam-{part}"
-    TO_COME[row] = {**RECIPE, "optimizer": Muon, "rate": rate,
-                    "options": {"kernels": kernels, "share": 1 / part}}
+    row = f"{kernels}-at-{rate:g}-adam-{divisor}"
+    CANDIDATES[row] = {**RECIPE, "optimizer": Muon, "rate": rate,
+                       "options": {"kernels": kernels, "share": 1 / divisor}}
     PLAN += [(steps, [row], (0,)) for steps in (400, 1404, 4212) if steps <= longest]
-ROWS |= TO_COME
+ROWS |= CANDIDATES
 CHOSEN = [(steps, ["first-at-0.004-adam-1"], (0,)) for steps in (1560, 3120, 4680)]  # 1 to 3 epochs
 ONLY_IN = {"muon-8e-3-not-zero": ("Model2", "Model3"), "muon-8e-3-batchnorm-0.99": ("Model3",)}
 
 
 def batches(images, steps, seed):
-    """Return so many training batches: epoch after epoch, cut off where the `steps` end."""
+    """Return this number of `steps`, training batches, of one epoch's order after another.
+
+    A batch may begin in one epoch and end in the next.
+    """
     found, orders = common.Batches(images, BATCH_SIZE, seed), []
     for epoch in range(-(-steps * BATCH_SIZE // len(images))):
         found.shuffle(epoch)
@@ -116,7 +121,7 @@ def build(name, row, seed=0):
 def learning_rate(row, steps):
     """Return the schedule of the learning rate over `steps` steps."""
     warm_up = steps // 20 if row["warm-up"] else 0
-    return keras.optimizers.schedules.CosineDecay(
+    return keras.optimizers.schedules.CosineDecay(  # without warm-up, it starts at warmup_target
         0.0, steps - warm_up, alpha=0.0 if row["decay"] else 1.0,
         warmup_target=row["rate"], warmup_steps=warm_up)
 
@@ -128,7 +133,7 @@ def run(name, row, data, steps, seed):
     model.compile(optimizer=optimizer, loss="mse")
     model.fit(batches(data.train, steps, seed), shuffle=False, verbose=0)
     clean = common.to_float(data.test)
-    noisy = common.add_noise(clean, NOISE_STD, seed=HELD_OUT)
+    noisy = common.add_noise(clean, NOISE_STD, NOISE_SEED)
     return common.psnr(clean, model.predict(noisy, batch_size=100, verbose=0))
 
 
@@ -151,22 +156,23 @@ def measure(data, steps, rows, seeds):
 
 
 def tables():
-    """Return what recipe.csv holds as Markdown: means over the seeds, and ranges.
+    """Return what recipe.csv holds as Markdown tables: means over the seeds, and ranges.
 
-    The first table is of the recipe, the others of that to come, held-out images before test set.
+    The first is of the recipe. The others are of the CANDIDATES, held-out images before test set.
     """
     found = {}
     for (data, steps, name, row, _), value in measured().items():
-        rows = found.setdefault((row in TO_COME, data), {})
+        rows = found.setdefault((row in CANDIDATES, data), {})
         rows.setdefault((int(steps), row), {}).setdefault(name, []).append(value)
-    return ["\n".join(lines(found[each])) for each in sorted(found)]
+    return ["\n".join(lines(data, rows)) for (_, data), rows in sorted(found.items())]
 
 
-def lines(found):
-    yield f"| steps | row | {' | '.join(NAMES)} |"
+def lines(data, rows):
+    """Yield the lines of a table of `rows`: {(steps, row): {model: one PSNR a seed}}."""
+    yield f"| {data}, steps | row | {' | '.join(NAMES)} |"
     yield "|---|---|---|---|---|"
-    for steps, row in sorted(found, key=lambda each: (each[0], list(ROWS).index(each[1]))):
-        cells = (found[steps, row].get(name, ()) for name in NAMES)
+    for steps, row in sorted(rows, key=lambda each: (each[0], list(ROWS).index(each[1]))):
+        cells = (rows[steps, row].get(name, ()) for name in NAMES)
         texts = (f"{np.mean(cell):.2f} ({min(cell):.2f} to {max(cell):.2f})" if len(cell) > 1
                  else f"{cell[0]:.2f}" if cell else "" for cell in cells)
         yield f"| {steps:,} | `{row}` | {' | '.join(texts)} |"
