@@ -71,9 +71,9 @@ def test_learning_rate_rises_and_falls_to_zero(name):
     assert rates == [float(expected(step)) for step in range(201)]
     assert rates[0] == 0 and rates[200] == pytest.approx(0, abs=1e-9)
     assert np.argmax(rates) == 10 and max(rates) == pytest.approx(recipe.RECIPE["rate"])
+    assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)
     constant = recipe.learning_rate(recipe.PLAIN, 200)
     assert {float(constant(step)) for step in (0, 9, 200)} == {np.float32(1e-3)}
-    assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)
 
 
 @pytest.mark.parametrize("name", ["Model2", "Model3"])
